@@ -1,0 +1,158 @@
+"""The shapes of the native API's answers, shared by the daemon that fills them and the clients that read them.
+
+Times are UTC seconds since the epoch (float); money is US dollars in answers (micro-dollars inside); amounts are in
+the quota's unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+ProviderStateName = Literal[
+    "ready", "starting", "idle", "cooling", "parked", "not_configured", "disabled", "disconnected", "retired", "failed"
+]
+
+
+class LimitView(Struct, omit_defaults=False):
+    """One quota now. ``remaining`` is what may still be admitted (never below zero); ``reset`` is when capacity next
+    returns; ``drift`` is the provider's figure of used minus ours (positive: something else spends this account)."""
+
+    key: str
+    provider: str
+    account: str
+    unit: str
+    window: str
+    limit: float
+    used: float
+    reserved: float
+    remaining: float
+    buffer: float
+    reset: float | None
+    source: str
+    models: list[str] | None = None
+    drift: float | None = None
+    observed_remaining: float | None = None
+    observed_at: float | None = None
+    debt: float = 0.0
+    forecast: Forecast | None = None
+    zone: str = "UTC"
+
+
+class Forecast(Struct):
+    """When the quota runs out at the recent pace: point and 80 % interval (UTC seconds); None: not before its reset."""
+
+    exhausted_at: float | None
+    earliest: float | None
+    latest: float | None
+    per_second: float
+
+
+class Rejected(Struct):
+    """Why one candidate was passed over. ``code`` is stable: disabled, not_configured, disconnected, retired, cooling,
+    parked, quota, context, no_price, unknown_model, unsupported, failed."""
+
+    candidate: str
+    reason: str
+    code: str
+    retry_after: float | None = None
+
+
+class ModelChoice(Struct):
+    task: str | None
+    chosen_model: str | None
+    provider: str | None
+    reason: str
+    rejected: list[Rejected]
+    candidates: list[str]
+    defaults: dict[str, Any] = {}
+
+
+class AttemptView(Struct):
+    """One dispatched call of a request."""
+
+    call_id: int
+    candidate: str
+    state: str
+    started: float
+    duration_ms: float
+    error: str | None = None
+    error_code: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float = 0.0
+
+
+class RequestView(Struct):
+    """One recorded request; ``choice`` and ``attempts`` only when asked for one by id."""
+
+    id: str
+    at: float
+    task: str | None
+    requested: str
+    provider: str | None
+    model: str | None
+    status: int
+    error_code: str | None
+    stream: bool
+    cache: str
+    attempts: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float
+    latency_ms: float
+    first_token_ms: float | None
+    overhead_ms: float | None
+    tier: str | None = None
+    client: str | None = None
+    choice: ModelChoice | None = None
+    calls: list[AttemptView] | None = None
+
+
+class AlertView(Struct):
+    id: int
+    key: str
+    name: str
+    severity: Literal["info", "warning", "critical"]
+    state: Literal["open", "acknowledged", "silenced", "resolved"]
+    message: str
+    opened_at: float
+    updated_at: float
+    count: int
+    provider: str | None = None
+    resolved_at: float | None = None
+    silenced_until: float | None = None
+    data: dict[str, Any] = {}
+
+
+class ModelView(Struct):
+    id: str
+    context: int | None = None
+    tasks: list[str] = []
+    price: dict[str, Any] | None = None
+    shutdown_date: str | None = None
+
+
+class ProviderView(Struct):
+    name: str
+    plugin: str
+    state: ProviderStateName
+    reason: str
+    models: list[ModelView]
+    account: str
+    since: float
+    until: float | None = None
+    in_flight: int = 0
+
+
+class PluginView(Struct):
+    name: str
+    state: str
+    pid: int | None
+    restarts: int
+    providers: list[str]
+    since: float
+    version: str | None = None
+    reason: str = ""
+    stderr: list[str] = []
