@@ -53,6 +53,7 @@ class HybriddError(Exception):
     http_status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
     exit_code: ClassVar[int] = EXIT_FAILURE
+    request_id: str | None = None
 
     def __init__(
         self,

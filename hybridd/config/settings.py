@@ -17,7 +17,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
 
 
 class KeyReference(Section):
@@ -103,12 +103,13 @@ class ProviderSettings(Section):
     """One provider: an account at a host, served by a plugin."""
 
     plugin: str
-    """A bundled plugin (``openai_compatible``, ``github_models``, ``llama_cpp``, ``specialists``) or a name for your own
-    together with ``command``."""
+    """A bundled plugin (``openai_compatible``, ``github_models``, ``llama_cpp``, ``specialists``) or a name for your
+    own together with ``command``."""
     command: list[str] | None = None
     """Program and arguments of your own plugin; absent for bundled ones and for plugins that connect by themselves."""
     env: list[str] = []
-    """Names of environment variables passed on to the plugin (nothing else of the environment is, beyond the basics)."""
+    """Names of environment variables passed on to the plugin (beyond the basics, nothing else of the environment
+    is)."""
     enabled: bool = True
     """False: kept in the configuration, never used."""
     preset: str | None = None
@@ -116,7 +117,7 @@ class ProviderSettings(Section):
     base_url: str | None = None
     """The host's API root, for example ``http://127.0.0.1:9000/v1``."""
     api_key: KeyReference | None = None
-    """Where the key is found; absent: no key is sent."""
+    """Where the key is found; absent: the variable the preset names, and without a preset no key is sent."""
     account: str | None = None
     """Providers with the same account share its quotas; absent: the provider's own name."""
     models: dict[str, ModelSettings] = {}

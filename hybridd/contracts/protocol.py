@@ -160,13 +160,13 @@ class Observed(Message):
 
 
 class Usage(Message):
-    """Absent is not zero: leave the whole object out when the upstream did not say."""
+    """Absent is not zero: leave the whole object out when the upstream did not say (bytes: leave the figure out)."""
 
     input_tokens: Count
     output_tokens: Count
     cached_input_tokens: Count = 0
-    bytes_down: Count = 0
-    bytes_up: Count = 0
+    bytes_down: Count | None = None
+    bytes_up: Count | None = None
     usd: Annotated[float, Meta(ge=0)] | None = None
 
 

@@ -1,4 +1,6 @@
-"""The rows that cross from the ledger and the router to the writer thread. Plain tuples: the hot path binds them as they are.
+"""The rows that cross from the ledger and the router to the writer thread.
+
+Plain tuples: the hot path binds them as they are.
 
 All times ``*_boot_ns`` are CLOCK_BOOTTIME nanoseconds of the boot numbered ``boot``; ``*_wall_ns`` are UTC nanoseconds.
 """
@@ -30,8 +32,11 @@ class DispatchRow(NamedTuple):
 
 
 class SettleRow(NamedTuple):
-    """How the call ended. Amounts are what counts from now on (zero when nothing was sent). ``ended_*`` is *e*, linger
-    included. ``state`` is ``settled``, ``released`` or ``unknown``. ``reported`` is 1 when the provider reported usage."""
+    """How the call ended. Amounts are what counts from now on (zero when nothing was sent).
+
+    ``ended_*`` is *e*, linger included. ``state`` is ``settled``, ``released`` or ``unknown``. ``reported`` is 1 when
+    the provider reported usage.
+    """
 
     state: str
     ended_boot: int

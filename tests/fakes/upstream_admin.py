@@ -1,4 +1,4 @@
-"""The admin interface on the fake upstream's own port: the script, the log, counts, statistics, waiting without sleeping."""
+"""The admin interface on the fake upstream's own port: script, log, counts, statistics, waiting without sleeping."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.upstream_behaviour import BadScript, Rule, parse_rules
 from tests.fakes.upstream_log import ArrivalLog, max_in_window, window_ns
 
 if TYPE_CHECKING:
-    from tests.fakes.upstream_server import Upstream
+    from tests.fakes.upstream_state import Upstream
 
 ADMIN_PREFIX = "/__"
 
@@ -36,7 +36,7 @@ class Count(msgspec.Struct, kw_only=True):
 
 
 class Stats(msgspec.Struct, kw_only=True):
-    """Connections (those used for administration are left out) and requests in progress."""
+    """Connections that have carried a request (administration aside), and requests in progress."""
 
     open_connections: int
     max_open_connections: int
@@ -121,8 +121,8 @@ def administer(
                 return _ok({"rules": 0})
             case "GET", "/__log":
                 limit = int(asked["limit"]) if "limit" in asked else None
-                rows = upstream.log.rows(bodies=asked.get("bodies") == "1", after=int(asked.get("after", 0)), limit=limit)
-                return _ok(list(rows))
+                after = int(asked.get("after", 0))
+                return _ok(list(upstream.log.rows(bodies=asked.get("bodies") == "1", after=after, limit=limit)))
             case "DELETE", "/__log":
                 upstream.clear_log()
                 return _ok({"arrivals": 0})

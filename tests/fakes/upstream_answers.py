@@ -12,6 +12,7 @@ from msgspec import UNSET
 from tests.fakes.upstream_behaviour import Behaviour, Header
 from tests.fakes.upstream_openai import (
     GET_KINDS,
+    SLOT,
     Ask,
     Kind,
     answer_body,
@@ -89,7 +90,7 @@ def build(kind: Kind | None, method: str, ask: Ask | None, behaviour: Behaviour,
     answer = _override(behaviour) or _normal(kind, method, ask, behaviour, prompt, now)
     if behaviour.status is not None:
         answer.status = behaviour.status
-    answer.headers = {"x-request-id": f"req-{_slot()}", **answer.headers, **headers}
+    answer.headers = {"x-request-id": f"req-{SLOT}", **answer.headers, **headers}
     if behaviour.invalid_json:
         _spoil(answer, lambda piece: piece[: len(piece) // 2].rstrip(b"\n") + (b"\n\n" if answer.chunked else b""))
     if behaviour.invalid_utf8:
@@ -100,12 +101,6 @@ def build(kind: Kind | None, method: str, ask: Ask | None, behaviour: Behaviour,
             answer.groups, answer.chunked = [[body[: len(body) // 2]], [body[len(body) // 2 :]]], True
         answer.garbage = True
     return answer
-
-
-def _slot() -> str:
-    from tests.fakes.upstream_openai import SLOT
-
-    return SLOT
 
 
 def _override(behaviour: Behaviour) -> Answer | None:
@@ -178,6 +173,8 @@ class Plan(msgspec.Struct, kw_only=True):
     status: int | None
     segments: list[tuple[float, bytes]]
     end: End
+    broken: bool = False
+    """Whether the answer is deliberately not whole when the connection ends."""
 
 
 HANG = Plan(status=None, segments=[(0, b"")], end="hang")
@@ -190,19 +187,20 @@ def timetable(answer: Answer, behaviour: Behaviour, number: bytes, *, keep_alive
     at += behaviour.first_byte_delay_s
     step = behaviour.chunk_interval_s if answer.chunked else 0
     segments += [(at + i * step, _numbered(moment, number)) for i, moment in enumerate(answer.moments())]
-    end: End = "keep" if keep_alive and not answer.garbage else "close"
+    broken = answer.garbage
+    end: End = "keep" if keep_alive and not broken else "close"
     most = behaviour.cut_after_bytes if behaviour.hang_after_bytes is None else behaviour.hang_after_bytes
     if most is not None and most < sum(len(data) for _, data in segments):
-        segments = _first_bytes(segments, most)
+        segments, broken = _first_bytes(segments, most), True
         end = "hang" if behaviour.hang_after_bytes is not None else "reset" if behaviour.reset else "close"
     if behaviour.slow_drip:
         segments = _dripped(segments, behaviour.slow_drip)
     sent = any(data for _, data in segments)
-    return Plan(status=answer.status if sent else None, segments=segments, end=end)
+    return Plan(status=answer.status if sent else None, segments=segments, end=end, broken=broken)
 
 
 def _numbered(data: bytes, number: bytes) -> bytes:
-    return data.replace(_slot().encode(), number)
+    return data.replace(SLOT.encode(), number)
 
 
 def _first_bytes(segments: list[tuple[float, bytes]], most: int) -> list[tuple[float, bytes]]:

@@ -1,4 +1,4 @@
-"""The script of the fake upstream: which requests a rule is for, and what happens to them. Plain data, validated strictly."""
+"""The script of the fake upstream: which requests a rule is for, and what happens to them. Strictly validated data."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ _DEFAULTS = [getattr(_PLAIN, name) for name in Behaviour.__struct_fields__]
 
 
 class Match(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """Which requests a rule is for: all given fields must be equal; a trailing `*` in `path` or `model` matches any rest.
+    """Which requests a rule is for: all given fields must be equal.
 
-    `authorization` is the whole header or the bearer token alone.
+    A trailing `*` in `path` or `model` matches any rest; `authorization` is the whole header or the bearer token alone.
     """
 
     path: str | None = None

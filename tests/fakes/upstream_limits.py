@@ -112,9 +112,10 @@ def limit_headers(limit: RateLimit, verdict: Verdict, now: float) -> dict[str, s
     reset = verdict.reset_s
     headers: dict[str, str] = {}
     if limit.style == "hf":
+        quantity, window = requests or 0, math.ceil(limit.window_s)
         headers = {
             "ratelimit": f'"{limit.bucket}";r={left_requests};t={math.ceil(reset)}',
-            "ratelimit-policy": f'"{limit.kind} window";"{limit.bucket}";q={requests or 0};w={math.ceil(limit.window_s)}',
+            "ratelimit-policy": f'"{limit.kind} window";"{limit.bucket}";q={quantity};w={window}',
         }
     elif limit.style == "github":
         headers = {
@@ -128,15 +129,15 @@ def limit_headers(limit: RateLimit, verdict: Verdict, now: float) -> dict[str, s
             if most is None:
                 continue
             if limit.style == "openai":
-                names, text = [f"x-ratelimit-{{}}-{unit}"], go_duration(reset)
+                name, text = f"x-ratelimit-{{}}-{unit}", go_duration(reset)
             elif limit.style == "cerebras":
                 per = "day" if unit == "requests" else "minute"
-                names, text = [f"x-ratelimit-{{}}-{unit}-{per}"], str(reset)
+                name, text = f"x-ratelimit-{{}}-{unit}-{per}", str(reset)
             else:
                 when = datetime.fromtimestamp(math.ceil(now + reset), UTC)
-                names, text = [f"anthropic-ratelimit-{unit}-{{}}"], when.strftime("%Y-%m-%dT%H:%M:%SZ")
+                name, text = f"anthropic-ratelimit-{unit}-{{}}", when.strftime("%Y-%m-%dT%H:%M:%SZ")
             for field, value in (("limit", str(most)), ("remaining", str(left)), ("reset", text)):
-                headers[names[0].format(field)] = value
+                headers[name.format(field)] = value
     if verdict.refused:
         headers["retry-after"] = str(max(1, math.ceil(verdict.wait_s)))
         if limit.style == "github":

@@ -1,7 +1,7 @@
-"""What arrived at the fake upstream: a columnar log in memory, an optional line per arrival on disk, exact window counts.
+"""What arrived at the fake upstream: a columnar log in memory, a line per arrival on disk, exact window counts.
 
 Columns instead of objects, because a benchmark leaves some 600,000 arrivals behind and neither the memory nor the
-garbage collector of the opponent may colour the result (about 60 bytes an arrival; bodies live in a bounded ring).
+garbage collector of the opponent may colour the result (about 60 bytes an arrival, and the newest 32 MiB of bodies).
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from typing import Any
 
 import msgspec
 
-BODY_BYTES_KEPT = 64 * 1024 * 1024
+BODY_BYTES_KEPT = 32 * 1024 * 1024
+BODY_OVERHEAD = 150
 OUTCOMES = (None, "complete", "cut", "client_gone")
 COMPLETE, CUT, CLIENT_GONE = 1, 2, 3
 
 
 class Arrival(msgspec.Struct, kw_only=True):
-    """One request as the provider saw it; `at` and `end_at` are CLOCK_MONOTONIC nanoseconds, comparable between processes.
+    """One request as the provider saw it; `at` and `end_at` are CLOCK_MONOTONIC ns, comparable between processes.
 
-    `end_at` is when the last byte was handed to the connection or the connection ended, None while running. `outcome` is
-    `complete`, `cut` (we broke it), `client_gone` or None. `status` is None when no byte was answered.
+    `at` is when the first byte of its headers was seen, `end_at` when the last byte of the answer was handed to the
+    connection or the connection ended, None while running. `outcome` is `complete`, `cut` (the server broke it),
+    `client_gone` or None. `status` is None when no byte was answered.
     """
 
     n: int
@@ -75,7 +77,7 @@ def max_in_window(times_ns: Iterable[int], window: int) -> int:
 
 
 def read_log(path: str | Path) -> list[LoggedArrival]:
-    """The arrivals of a `--log` file; a torn last line (machine died while writing) is an error, not a smaller count."""
+    """The arrivals of a `--log` file; a torn line (the machine died while writing) is an error, not a smaller count."""
     return [msgspec.json.decode(line, type=LoggedArrival) for line in Path(path).read_bytes().splitlines()]
 
 
@@ -136,9 +138,9 @@ class ArrivalLog:
             self._model[row] = self._names.setdefault(model, model)
         if body:
             self._bodies.append((row, body))
-            self._body_bytes += len(body)
+            self._body_bytes += len(body) + BODY_OVERHEAD
             while self._body_bytes > BODY_BYTES_KEPT:
-                self._body_bytes -= len(self._bodies.popleft()[1])
+                self._body_bytes -= len(self._bodies.popleft()[1]) + BODY_OVERHEAD
 
     def finish(self, row: int, status: int | None, outcome: int) -> None:
         self._end[row] = monotonic_ns()
@@ -159,7 +161,7 @@ class ArrivalLog:
         )
 
     def rows(self, *, bodies: bool = False, after: int = 0, limit: int | None = None) -> Iterator[Arrival]:
-        """Arrivals in the order of their numbers; `after` skips those numbered up to it. Bodies as JSON, else as text."""
+        """Arrivals in the order of their numbers, those above `after`. Bodies as JSON where they are, else as text."""
         kept = dict(self._bodies) if bodies else {}
         start = max(0, after - self.first_n + 1)
         stop = len(self) if limit is None else min(len(self), start + limit)

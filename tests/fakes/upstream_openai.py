@@ -1,7 +1,7 @@
 """The bodies that the fake upstream answers with, in OpenAI's shapes: pure functions from a request and a behaviour.
 
-Everything is deterministic. The model says a fixed sentence (or as many of its words as asked), one word a chunk; prompt
-tokens are the whitespace words of all messages, completion tokens the chunks.
+Everything is deterministic. The model says a fixed sentence (or as many of its words as asked), one word a chunk;
+prompt tokens are the whitespace words of all messages, completion tokens the chunks.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Ask(msgspec.Struct):
 
 
 def kind_of(path: str) -> Kind | None:
-    """Which endpoint a path is; the prefix is free (`/v1`, `/inference`, `/openai/v1`), so a base URL may be anything."""
+    """Which endpoint a path is; the prefix is free (`/v1`, `/inference`, `/openai/v1`), as base URLs are."""
     return next((kind for tail in _TAILS if path.endswith(tail) for kind in [KINDS[tail]]), None)
 
 
@@ -127,9 +127,7 @@ def reply(ask: Ask, behaviour: Behaviour, prompt: int, kind: Kind) -> Reply:
     }
     if behaviour.usage is not None:
         usage = behaviour.usage
-    return Reply(
-        pieces=pieces, tool_calls=calls or None, finish=finish, usage=None if behaviour.no_usage else usage
-    )
+    return Reply(pieces=pieces, tool_calls=calls or None, finish=finish, usage=None if behaviour.no_usage else usage)
 
 
 def answer_body(ask: Ask, said: Reply, kind: Kind) -> bytes:
@@ -219,7 +217,7 @@ def _envelope(ask: Ask, kind: Kind, name: str, choices: list[dict[str, Any]]) ->
 
 
 def embeddings_body(ask: Ask, behaviour: Behaviour, prompt: int) -> bytes:
-    """One vector per input, made from its SHA-256: equal inputs get equal vectors, in `dimensions` (8) numbers in [-1, 1)."""
+    """One vector per input, made from its SHA-256: equal inputs get equal vectors of `dimensions` (8) numbers."""
     inputs = ask.input if isinstance(ask.input, list) else [ask.input or ""]
     if inputs and isinstance(inputs[0], int):
         inputs = [inputs]
@@ -236,7 +234,7 @@ def embeddings_body(ask: Ask, behaviour: Behaviour, prompt: int) -> bytes:
 
 
 def vector_of(text: str, dimensions: int) -> list[float]:
-    """A vector that depends on the text alone; each number is a multiple of 1/128, exact in float32."""
+    """A vector that depends on the text alone; each number is a multiple of 1/128 in [-1, 1), exact in float32."""
     seed = b"".join(hashlib.sha256(f"{text}|{i}".encode()).digest() for i in range(-(-dimensions // 32)))
     return [(byte - 128) / 128 for byte in seed[:dimensions]]
 

@@ -1,7 +1,7 @@
 """Answers of real providers by name, as gathered in the project's notes on wire facts (November 2026).
 
-A preset is a function of the wait it names (seconds, None for its own default) and of the time (epoch seconds); it returns
-the keys of a `Behaviour`.
+A preset is a function of the wait it names (seconds, None for its own default) and of the time (epoch seconds); it
+returns the keys of a `Behaviour`.
 """
 
 from __future__ import annotations
@@ -269,4 +269,4 @@ _prose("prose_retry_after", 30, "Too many requests, retry after {} seconds.")
 _prose("prose_wait", 5631, "Rate limit exceeded. Please wait {} seconds before retrying.")
 _prose("prose_days", 6, "Monthly limit reached. Resets in {} days.")
 _fixed("gateway_502_html", {"status": 502, "html": True})
-_fixed("overloaded_503", {"status": 503, "body": _error("The engine is currently overloaded.", None, type="server_error")})
+_fixed("overloaded_503", {"status": 503, "body": _error("The engine is overloaded.", None, type="server_error")})

@@ -1,0 +1,94 @@
+"""Who is calling: SO_PEERCRED, read once per connection, for HTTP and WebSocket alike.
+
+Own uid and root are let in; everybody else gets a 403 and a line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from hybridd.errors import HybriddError, InvalidRequest, PermissionRefused
+from hybridd.providers.link import Peer
+
+logger = logging.getLogger("hybridd.api")
+
+_UCRED = struct.Struct("3i")
+
+
+def peer_of(transport: asyncio.BaseTransport) -> Peer | None:
+    """The peer of a Unix-socket connection; None on TCP."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Peer(pid=pid, uid=uid, gid=gid)
+
+
+def admitted(peer: Peer, own_uid: int) -> bool:
+    return peer.uid in (own_uid, 0)
+
+
+class PeerProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a gate. The peer travels in ``scope["state"]["peer"]``, this object in ``["connection"]``.
+
+    ``on_lost`` is called when the client goes away: a route that waits for a provider sets it, which costs nothing,
+    where a task awaiting ``http.disconnect`` would cost a task for each request. ``lost`` stays true afterwards.
+    """
+
+    own_uid = os.getuid()
+    on_lost: Callable[[], object] | None = None
+    lost = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        # uvicorn asks every connection for an access logger; ours never has one.
+        self.access_log = False
+        peer = peer_of(transport)
+        if peer is None:
+            return
+        if admitted(peer, self.own_uid):
+            self.app_state = {**self.app_state, "peer": peer, "connection": self}
+            return
+        logger.warning(
+            "refused a connection: pid %d has uid %d, only %d and 0 may connect", peer.pid, peer.uid, self.own_uid
+        )
+        self._refuse(PermissionRefused(f"uid {peer.uid} may not use this hybridd"))
+
+    def send_400_response(self, msg: str) -> None:
+        """Invalid HTTP gets the same error shape as everything else."""
+        if not self.transport.is_closing():
+            self._refuse(InvalidRequest(msg, code="invalid_http"))
+
+    def data_received(self, data: bytes) -> None:
+        if not self.transport.is_closing():  # a refused peer is not listened to
+            super().data_received(data)
+
+    def _refuse(self, error: HybriddError) -> None:
+        body = json.dumps(error.to_body()).encode()
+        head = [STATUS_LINE[error.status]]
+        for name, value in self.server_state.default_headers:
+            head += [name, b": ", value, b"\r\n"]
+        head.append(b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body))
+        self.transport.write(b"".join((*head, body)))
+        self.transport.close()
+
+
+def state_of(scope: dict[str, Any]) -> dict[str, Any]:
+    """``scope["state"]``: ``peer`` (absent on TCP), ``hub``, and ``link`` on a WebSocket."""
+    state: dict[str, Any] = scope["state"]
+    return state

@@ -1,0 +1,113 @@
+"""``hybridd report``"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hybridd.cli import output, text
+from hybridd.cli.options import command, list_options, period_options, socket_option
+from hybridd.client import wire
+from hybridd.client.stdlib import Api
+
+GROUPS = ("provider", "model", "task", "day", "hour")
+_PLOT_CELLS = 14
+# key of the answer → title, and how it is shown; a key the daemon does not send is left out.
+_COLUMNS: dict[str, tuple[str, Any]] = {
+    "requests": ("REQUESTS", text.number),
+    "calls": ("CALLS", text.number),
+    "failed_requests": ("FAILED", text.number),
+    "cache_hits": ("CACHED", text.number),
+    "input_tokens": ("TOKENS IN", text.number),
+    "output_tokens": ("OUT", text.number),
+    "cost_usd": ("COST", text.money),
+    "latency_ms": ("MEAN", text.milliseconds),
+}
+
+
+@command("hybridd report --since 7d", "hybridd report --group-by day --group-by provider --plot cost_usd")
+@click.option(
+    "--group-by",
+    multiple=True,
+    type=click.Choice(GROUPS),
+    help="One or several; default: provider and model.",
+)
+@click.option("--provider", help="Only this provider.")
+@click.option("--model", help="Only this model.")
+@click.option("--task", help="Only this task.")
+@click.option("--plot", "plotted", type=click.Choice(list(_COLUMNS)), default="requests", help="What the bars show.")
+@period_options
+@list_options
+@socket_option
+def cli(
+    api: Api,
+    as_json: bool,
+    group_by: tuple[str, ...],
+    provider: str | None,
+    model: str | None,
+    task: str | None,
+    plotted: str,
+    since: float | None,
+    until: float | None,
+    filter_: str | None,
+    sort: str | None,
+) -> None:
+    """Usage, cost and trend by provider, model, task, day or hour."""
+    groups = list(group_by) or ["provider", "model"]
+    report = api.send(
+        wire.get("/v1/report", group_by=groups, since=since, until=until, provider=provider, model=model, task=task)
+    )
+    report["rows"] = output.select(report["rows"], filter_, sort)
+    if as_json:
+        output.emit_json(report)
+        return
+    if not report["rows"]:
+        output.emit("Nothing was recorded in that time.")
+        return
+    _show(report, groups, plotted)
+
+
+def _show(report: dict[str, Any], groups: list[str], plotted: str) -> None:
+    rows = report["rows"]
+    shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
+    shown = [
+        key
+        for key in shown
+        if key not in {"failed_requests", "cache_hits", "calls"} or any(row.get(key) for row in rows)
+    ]
+    largest = max((float(row.get(plotted) or 0) for row in rows), default=0.0)
+    titles = [output.Column(group.upper(), flexible=True) for group in groups]
+    titles += [output.Column(_COLUMNS[key][0], right=True) for key in shown]
+    rich = text.utf8()
+    lines = [_line(row, groups, shown) for row in rows]
+    total = report.get("total") or {}
+    if len(rows) > 1 and total:
+        lines.append(_line({**total, groups[0]: "total"}, groups, shown))
+    if _fits(titles, lines):
+        titles.append(output.Column(""))
+        bars = [text.plot(float(row.get(plotted) or 0), largest, _PLOT_CELLS, rich=rich) for row in rows]
+        lines = [[*line, bar] for line, bar in zip(lines, [*bars, ""], strict=False)]
+    output.table(titles, lines)
+    _trend(report.get("trend") or {})
+
+
+def _fits(titles: list[output.Column], lines: list[list[str]]) -> bool:
+    """Is there room for the bars beside the figures?"""
+    widths = [
+        max(text.width(title.title), *(text.width(line[at]) for line in lines)) for at, title in enumerate(titles)
+    ]
+    return sum(widths) + 2 * len(widths) + _PLOT_CELLS <= output.columns()
+
+
+def _line(row: dict[str, Any], groups: list[str], shown: list[str]) -> list[str]:
+    names = [str(row.get(group) if row.get(group) is not None else "-") for group in groups]
+    return names + [_COLUMNS[key][1](row.get(key)) for key in shown]
+
+
+def _trend(trend: dict[str, Any]) -> None:
+    """Whatever the daemon says about the way things go."""
+    for key, value in trend.items():
+        if isinstance(value, (int, float, str)):
+            figure = value if isinstance(value, str) else text.number(float(value))
+            output.emit(f"trend  {key.replace('_', ' ')}: {figure}")

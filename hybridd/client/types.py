@@ -1,0 +1,132 @@
+"""What the client returns: plain dictionaries with documented members.
+
+Times are UTC seconds since the epoch, money is US dollars, amounts are in the limit's unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+Message = dict[str, Any]
+"""One OpenAI chat message, ``{"role": …, "content": …}``."""
+
+
+class Rejected(TypedDict):
+    """One candidate that was passed over. ``code`` is stable and meant for programs."""
+
+    candidate: str
+    reason: str
+    code: NotRequired[str]
+    retry_after: NotRequired[float | None]
+
+
+class ModelChoice(TypedDict):
+    """Which model answers, and why. ``chosen_model`` and ``provider`` are None when no candidate can."""
+
+    task: str | None
+    chosen_model: str | None
+    provider: str | None
+    reason: str
+    rejected: list[Rejected]
+    candidates: NotRequired[list[str]]
+    defaults: NotRequired[dict[str, Any]]
+    estimate: NotRequired[dict[str, Any]]
+
+
+class Usage(TypedDict):
+    """None: the provider did not say."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class CallResult(TypedDict):
+    """One routed call. ``cache`` is ``hit``, ``miss`` or ``off``."""
+
+    response: str
+    model_choice: ModelChoice
+    usage: Usage
+    cost_usd: float
+    latency_ms: float
+    request_id: str
+    cache: str
+
+
+class Limit(TypedDict):
+    """One limit. ``remaining`` is what may still be used (the buffer already taken off); ``reset`` is when capacity
+    next returns; ``drift`` is how much more the provider has counted than we have."""
+
+    limit: float | None
+    used: float | None
+    reserved: float | None
+    remaining: float | None
+    buffer: float | None
+    reset: float | None
+    source: str | None
+    drift: float | None
+    key: NotRequired[str]
+    provider: NotRequired[str]
+    account: NotRequired[str]
+    unit: NotRequired[str]
+    window: NotRequired[str]
+    zone: NotRequired[str]
+    models: NotRequired[list[str] | None]
+    observed_remaining: NotRequired[float | None]
+    observed_at: NotRequired[float | None]
+    debt: NotRequired[float]
+    forecast: NotRequired[dict[str, Any] | None]
+
+
+class GithubLimits(TypedDict):
+    """The GitHub account's hourly requests, as whole numbers; None when the daemon does not know such a limit."""
+
+    limit: int | None
+    used: int | None
+    reserved: int | None
+    remaining: int | None
+    buffer: int | None
+    reset: float | None
+    source: str | None
+    drift: int | None
+
+
+class Status(TypedDict):
+    version: str
+    pid: int
+    uptime_s: float
+    state: str
+    socket: str
+    database: str
+    providers: list[dict[str, Any]]
+    plugins: list[dict[str, Any]]
+    in_flight: int
+    waiting: int
+    alerts_open: int
+    host: dict[str, Any]
+
+
+class RequestPage(TypedDict):
+    """``next`` is the cursor of the following page, None on the last one."""
+
+    requests: list[dict[str, Any]]
+    next: str | None
+
+
+class Report(TypedDict):
+    rows: list[dict[str, Any]]
+    total: dict[str, Any]
+    trend: dict[str, Any]
+
+
+class History(TypedDict):
+    """``points`` are ``[time, value]`` pairs, oldest first."""
+
+    series: str
+    points: list[list[float]]
+
+
+class Event(TypedDict):
+    seq: int
+    at: float
+    kind: Literal["snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "dropped"]
+    data: Any

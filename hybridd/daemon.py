@@ -1,0 +1,226 @@
+"""The daemon: builds the house, opens the door, and leaves tidily.
+
+Start:  configuration → socket and state locks → database → ledger recovery → hub → router → monitor → serve.
+Stop:   no new calls → calls in flight finish or are settled → plugins → server → database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from hybridd import locations, logs
+from hybridd._version import __version__
+from hybridd.api.app import App
+from hybridd.api.bind import BoundSocket, bind
+from hybridd.api.server import build_server
+from hybridd.api.services import Services
+from hybridd.bus import EventBus
+from hybridd.clocks import SystemClock
+from hybridd.config.loader import load
+from hybridd.config.resolved import Resolved
+from hybridd.errors import EXIT_FAILURE, EXIT_OK, ConfigError, HybriddError
+from hybridd.ledger import Ledger
+from hybridd.monitor import Monitor
+from hybridd.providers import Hub, SpawnContext
+from hybridd.routing.rests import load_rests, save_rest
+from hybridd.routing.router import Router
+from hybridd.store.database import Database
+
+log = logs.get_logger("hybridd")
+PULSE_SECONDS = 0.25
+
+
+def main(config: Path | None = None) -> int:
+    """Runs until SIGTERM or SIGINT; returns the exit status.
+
+    A configuration or state that cannot be used is one sentence on stderr and a stable exit status.
+    """
+    logs.configure(level=os.environ.get("HYBRIDD_LOG_LEVEL", "info"))
+    try:
+        resolved = load(config)
+        bound = bind(locations.socket_path())
+        try:
+            database = Database.open(locations.state_dir(), clock=SystemClock())
+            try:
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    return runner.run(Daemon(resolved, config, bound, database).run())
+            finally:
+                database.close()
+        finally:
+            bound.close()
+    except HybriddError as error:
+        sys.stderr.write(f"hybridd: {error.message}\n")
+        return error.exit_code
+    finally:
+        logs.close()
+
+
+class Daemon:
+    """One running daemon. Lives inside the event loop."""
+
+    def __init__(self, resolved: Resolved, config: Path | None, bound: BoundSocket, database: Database) -> None:
+        self._resolved = resolved
+        self._config_path = config
+        self._bound = bound
+        self._database = database
+        self._clock = SystemClock()
+        self._bus = EventBus(self._clock)
+        self._stop = asyncio.Event()
+        self._ready = (False, "starting")
+        self._reloading = asyncio.Lock()
+
+    async def run(self) -> int:
+        await self._build()
+        self._install_signals()
+        serving = asyncio.ensure_future(self._server.serve(sockets=[self._bound.socket]))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        self._ready = (True, "ready")
+        self._monitor.start()
+        self._pulse()
+        # The objects of the start live as long as the daemon: the collector need not look at them again.
+        gc.collect()
+        gc.freeze()
+        await self._hub.apply(self._resolved.providers)
+        log.info("ready", version=__version__, socket=str(self._bound.path), state=str(locations.state_dir()))
+        logs.notify("READY=1")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if serving.done():
+            await self._close()
+            serving.result()
+            return EXIT_FAILURE
+        await self._close()
+        self._server.should_exit = True
+        await serving
+        await self._database.writer.barrier()
+        return EXIT_OK
+
+    async def _build(self) -> None:
+        rng = random.Random()
+        spawn = SpawnContext(socket=self._bound.path)
+        self._hub = Hub(clock=self._clock, bus=self._bus, spawn=spawn, rng=rng)
+        self._ledger = Ledger(self._database, self._clock, self._bus)
+        self._router = Router(
+            hub=self._hub,
+            ledger=self._ledger,
+            database=self._database,
+            clock=self._clock,
+            bus=self._bus,
+            rng=rng,
+            resolved=self._resolved,
+        )
+        load_rests(self._database, self._router.cooldowns)
+        self._hub.prepare(self._resolved.providers)
+        self._router.providers_changed()
+        report = await self._ledger.recover()
+        if report.unknown:
+            log.warning("calls of an unclean stop are counted in full", calls=report.unknown)
+        self._monitor = Monitor(
+            self._hub,
+            self._ledger,
+            self._database,
+            self._bus,
+            self._clock,
+            lambda: self._router.resolved,
+            provider_views=self._router.provider_views,
+        )
+        self._database.writer.on_state = self._monitor.storage_changed
+        self._router.on_admitted = self._monitor.admitted
+        self._router.on_rest.append(self._rest_changed)
+        self._hub.on_registered.append(self._router.providers_changed)
+        self._hub.on_observed.append(self._observed)
+        services = Services(
+            router=self._router,
+            hub=self._hub,
+            ledger=self._ledger,
+            database=self._database,
+            monitor=self._monitor,
+            bus=self._bus,
+            clock=self._clock,
+            socket=self._bound.path,
+            started_boot_ns=self._clock.boot_ns(),
+            ready=lambda: self._ready,
+            reload=self.reload,
+        )
+        self._server = build_server(App(services), hub=self._hub)
+
+    def _pulse(self) -> None:
+        """Four times a second the ledger publishes what changed, when somebody listens."""
+        self._ledger.flush_events()
+        self._pulse_timer = asyncio.get_running_loop().call_later(PULSE_SECONDS, self._pulse)
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(self._reload_logged()))
+
+    async def _reload_logged(self) -> None:
+        try:
+            await self.reload()
+        except HybriddError as error:
+            log.error("reload refused, the old settings stay", error=error.message)
+
+    async def reload(self) -> dict[str, Any]:
+        """Reads the configuration again. A broken file changes nothing.
+
+        Raises:
+            ConfigError: what is wrong with it.
+        """
+        async with self._reloading:
+            try:
+                resolved = load(self._config_path)
+            except ConfigError as error:
+                log.error("configuration refused", error=error.message)
+                raise
+            self._resolved = resolved
+            self._router.configure(resolved)
+            await self._hub.apply(resolved.providers)
+            self._router.providers_changed()
+            self._monitor.reconfigure()
+            log.info("configuration reloaded", path=resolved.path)
+            return {"reloaded": True, "path": resolved.path, "providers": sorted(resolved.providers)}
+
+    def _rest_changed(self, target: Any, rest: Any) -> None:
+        save_rest(self._database, target, rest)
+        self._monitor.touch()
+        provider = target[0]
+        if self._bus.wanted("provider"):
+            view = next((item for item in self._router.provider_views() if item.name == provider), None)
+            self._bus.publish("provider", {"key": provider, "provider": view})
+
+    def _observed(self, provider: str, observations: list[Any]) -> None:
+        spec = self._router.resolved.providers.get(provider)
+        if spec is not None:
+            self._ledger.observe(provider, spec.account, None, observations, as_of=None)
+
+    async def _close(self) -> None:
+        """Finish or settle what is in flight, within ``server.shutdown_seconds``."""
+        self._ready = (False, "stopping")
+        logs.notify("STOPPING=1")
+        grace = self._router.resolved.settings.server.shutdown_seconds
+        self._router.gate.close()
+        self._pulse_timer.cancel()
+        self._ledger.flush_events()
+        try:
+            async with asyncio.timeout(grace):
+                await self._router.drain()
+        except TimeoutError:
+            log.warning("calls still in flight at the deadline are cut and counted in full", calls=self._router.gate.in_flight)
+        await self._monitor.stop()
+        await self._hub.close(min(grace, 3.0))
+        try:
+            async with asyncio.timeout(5):
+                await self._router.drain()
+        except TimeoutError:
+            log.error("calls could not be settled; they are counted in full at the next start")
+        log.info("stopped", pid=os.getpid())

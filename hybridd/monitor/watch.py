@@ -1,0 +1,64 @@
+"""Notices, at the admission itself, that a quota has fallen to its warning line.
+
+The check every thirty seconds is too late for a burst that drains a quota between two of them, and the warning must
+come before the first refusal. So each admission compares one integer per quota; only a crossing does more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hybridd.clocks import Clock
+from hybridd.contracts.quotas import Quota
+from hybridd.monitor.ports import CounterPort, ReservationPort
+from hybridd.monitor.rules import warning_line
+
+# Counters come and go with the configuration; this many are remembered at most.
+_MOST = 4_096
+
+
+class _Line:
+    __slots__ = ("clear", "line", "low", "quota")
+
+    def __init__(self, quota: Quota) -> None:
+        self.quota = quota
+        self.line = warning_line(quota)
+        self.clear = self.line + max(self.line // 4, 1)
+        self.low = False
+
+
+class QuotaWatch:
+    """``crossed(key)`` is called when a quota's room first falls to its line, and again only after it had been clear of
+    it (by a quarter) in between."""
+
+    def __init__(self, clock: Clock, crossed: Callable[[str], None]) -> None:
+        self._clock = clock
+        self._crossed = crossed
+        self._lines: dict[CounterPort, _Line] = {}
+
+    def admitted(self, reservation: ReservationPort) -> None:
+        """To be called after every admission. A few microseconds."""
+        now, wall = self._clock.boot_ns(), self._clock.wall_ns()
+        for counter in reservation.binding.counters:
+            line = self._lines.get(counter)
+            if line is None or line.quota is not counter.quota:
+                line = self._learn(counter)
+            if line.line < 0:
+                continue
+            room = counter.room(now, wall)
+            if room <= line.line:
+                if not line.low:
+                    line.low = True
+                    self._crossed(line.quota.key)
+            elif line.low and room > line.clear:
+                line.low = False
+
+    def forget(self) -> None:
+        """The quotas have changed."""
+        self._lines.clear()
+
+    def _learn(self, counter: CounterPort) -> _Line:
+        if len(self._lines) >= _MOST:
+            self._lines.clear()
+        line = self._lines[counter] = _Line(counter.quota)
+        return line

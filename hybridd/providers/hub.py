@@ -1,0 +1,427 @@
+"""The hub: every plugin connection, every plugin process, every provider name.
+
+All of it runs on the event loop and synchronously, but for the supervisors' tasks. Listeners are called in place;
+one that raises is logged and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from hybridd._version import __version__
+from hybridd.bus import EventBus
+from hybridd.clocks import NS, Clock
+from hybridd.config.resolved import ProviderSpec
+from hybridd.contracts import protocol as wire
+from hybridd.contracts.views import ModelView, PluginView, ProviderView
+from hybridd.errors import DeadlineExceeded, ProviderError
+from hybridd.providers.calls import OnEvents, PluginCall, failed_call
+from hybridd.providers.link import Link, Peer
+from hybridd.providers.process import PluginProcess
+from hybridd.providers.registry import RESERVED, ProviderRuntime, unusable
+from hybridd.providers.session import Refused, Session
+from hybridd.providers.spawn import SpawnContext, is_spawned, plans
+from hybridd.providers.watch import watch_death
+
+logger = logging.getLogger("hybridd.providers")
+
+# How the level of a plugin's `log` message is written here.
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Hub:
+    """See the module. Lists of listeners: ``on_registered(provider)``, ``on_observed(provider, observations)``,
+    ``on_state(provider)``."""
+
+    def __init__(self, *, clock: Clock, bus: EventBus, spawn: SpawnContext, rng: random.Random | None = None) -> None:
+        self.on_registered: list[Callable[[str], object]] = []
+        self.on_observed: list[Callable[[str, list[wire.Observation]], object]] = []
+        self.on_state: list[Callable[[str], object]] = []
+        self._clock = clock
+        self._bus = bus
+        self._spawn = spawn if rng is None else msgspec.structs.replace(spawn, rng=rng)
+        self._specs: dict[str, ProviderSpec] = {}
+        self._runtimes: dict[str, ProviderRuntime] = {}
+        self._processes: dict[str, PluginProcess] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._replaced: set[PluginProcess] = set()
+        self._sessions: set[Session] = set()
+        self._closed = False
+
+    # configuration
+
+    @property
+    def providers(self) -> Mapping[str, ProviderRuntime]:
+        return self._runtimes
+
+    def prepare(self, specs: Mapping[str, ProviderSpec]) -> None:
+        """Makes the names known without starting anything, so that the first request sees them."""
+        self._specs = dict(specs)
+        for name, spec in specs.items():
+            self._runtime(name).spec = spec
+        for name in [name for name in self._runtimes if name not in specs]:
+            runtime = self._runtimes[name]
+            runtime.spec = None
+            if runtime.process is not None or runtime.session is None:
+                del self._runtimes[name]
+        self._refresh_all()
+
+    async def apply(self, specs: Mapping[str, ProviderSpec]) -> None:
+        """Makes the processes match. Unchanged ones keep running; changed ones are replaced without losing a call:
+        the new process takes the names over as it registers, the old one finishes its calls."""
+        self.prepare(specs)
+        wanted = plans(specs)
+        for key, process in list(self._processes.items()):
+            plan = wanted.get(key)
+            if plan is None:
+                del self._processes[key]
+                self._retire(process, None)
+            elif plan != process.plan or process.state == "failed":
+                # A reload is also how a user asks to try a failed plugin again.
+                self._processes[key] = successor = self._new_process(key, wanted)
+                self._retire(process, successor)
+        for key in wanted:
+            if key not in self._processes:
+                self._processes[key] = self._new_process(key, wanted)
+        by_provider = {name: self._processes[key] for key, plan in wanted.items() for name in plan.config}
+        for name, runtime in self._runtimes.items():
+            runtime.process = by_provider.get(name)
+            held = runtime.session
+            if held is not None and held.process is not None and runtime.process is None:
+                runtime.detach()
+        for process in self._processes.values():
+            if not process.started:
+                process.run()
+        self._refresh_all()
+
+    async def close(self, grace: float) -> None:
+        """Ends every plugin; calls still open fail."""
+        self._closed = True
+        await asyncio.gather(
+            *(process.close(grace) for process in (*self._processes.values(), *self._replaced)),
+        )
+        for task in tuple(self._retiring):
+            task.cancel()
+        external = [session for session in self._sessions if not session.closed]
+        await asyncio.gather(*(session.shutdown(grace) for session in external))
+        for session in external:
+            session.close("the daemon stops")
+
+    # connections
+
+    def accept(self, link: Link, peer: Peer) -> Session:
+        """A plugin has connected; everything it sends goes to ``Session.on_message``."""
+        session = Session(self, link, peer, asyncio.get_running_loop(), self._spawn.timing)
+        session.death = watch_death(peer.pid)
+        self._sessions.add(session)
+        return session
+
+    def initialize(self, session: Session, params: wire.Initialize, version: str) -> wire.InitializeResult:
+        """Checks the token; answers with the settings of the providers this plugin serves."""
+        if self._closed:
+            raise Refused(wire.INVALID_REQUEST, "the daemon is stopping")
+        if params.token:
+            process = next((one for one in self._processes.values() if one.take_token(params.token)), None)
+            if process is None:
+                raise Refused(wire.BAD_TOKEN, "the token is unknown or was used before")
+            session.process = process
+            process.attached(session, params.plugin.version)
+            settings: dict[str, dict[str, Any]] = process.plan.config
+        else:
+            settings = {
+                name: spec.plugin_config
+                for name, spec in self._specs.items()
+                if spec.plugin == params.plugin.name and spec.enabled and not is_spawned(spec)
+            }
+        return wire.InitializeResult(
+            protocol_version=version,
+            heartbeat_ms=round(self._spawn.timing.heartbeat * 1000),
+            providers=settings,
+            daemon=f"hybridd {__version__}",
+        )
+
+    def register(self, session: Session, params: wire.Register) -> wire.Ping:
+        """Binds a provider name to a connection; again from the same instance replaces models and quotas."""
+        name = params.provider
+        self._may_register(session, name)
+        reason = unusable(params)
+        if reason is not None:
+            raise Refused(wire.INVALID_PARAMS, f"provider/register {name}: {reason}", fatal=False)
+        runtime = self._runtime(name)
+        previous = runtime.session
+        if previous is not None and previous is not session and not previous.closed:
+            previous.providers.discard(name)
+            if previous.process is None and not previous.providers:
+                previous.close("replaced by a newer connection of the same instance")
+        session.providers.add(name)
+        runtime.register(session, params)
+        if session.process is not None:
+            session.process.registered()
+        self._refresh(runtime)
+        self._tell(self.on_registered, name)
+        return wire.Ping()
+
+    def _may_register(self, session: Session, name: str) -> None:
+        spec = self._specs.get(name)
+        if spec is not None and is_spawned(spec):
+            if session.process is None or self.process_of(name) is not session.process:
+                raise Refused(
+                    wire.NAME_TAKEN,
+                    f"the configuration gives the name {name!r} to a plugin that the daemon starts",
+                    fatal=False,
+                )
+            return
+        if spec is None and name in RESERVED:
+            raise Refused(wire.NAME_TAKEN, f"{name!r} is a reserved name", fatal=False)
+        if spec is not None and not spec.enabled:
+            raise Refused(wire.NAME_TAKEN, f"provider {name!r} is disabled in the configuration", fatal=False)
+        runtime = self._runtimes.get(name)
+        holder = runtime.session if runtime is not None else None
+        if holder is not None and holder is not session and holder.instance_id != session.instance_id:
+            raise Refused(wire.NAME_TAKEN, f"{name!r} is registered by {holder.label}", fatal=False)
+
+    def process_of(self, name: str) -> PluginProcess | None:
+        return next((one for one in self._processes.values() if name in one.plan.config), None)
+
+    # from the sessions
+
+    def session_lost(self, session: Session) -> None:
+        self._sessions.discard(session)
+        process = session.process
+        exited = process.exited if process is not None else None
+        session.death.when_dead(exited, session.owner_gone)
+        if process is not None:
+            process.lost(session, session.closed)
+        for name in tuple(session.providers):
+            runtime = self._runtimes.get(name)
+            if runtime is not None and runtime.session is session:
+                runtime.detach()
+                self._refresh(runtime)
+
+    def session_violated(self, session: Session, reason: str) -> None:
+        if session.process is not None:
+            session.process.violation = reason
+        if self._bus.wanted("plugin"):
+            self._bus.publish("plugin", {"event": "violation", "plugin": session.label, "reason": reason})
+
+    def session_changed(self, session: Session) -> None:
+        for name in session.providers:
+            runtime = self._runtimes.get(name)
+            if runtime is not None and runtime.session is session:
+                self._refresh(runtime)
+
+    def call_ended(self, call: PluginCall) -> None:
+        home = call.home
+        if home is not None:
+            call.home = None
+            home.in_flight -= 1
+            home.last_used = asyncio.get_running_loop().time()
+
+    def observed(self, provider: str, observations: list[wire.Observation]) -> None:
+        self._tell(self.on_observed, provider, observations)
+
+    def plugin_log(self, session: Session, entry: wire.Log) -> None:
+        name = session.info.name if session.info is not None else "plugin"
+        fields = " ".join(f"{key}={value}" for key, value in entry.fields.items())
+        logging.getLogger(f"hybridd.plugin.{name}").log(LEVELS[entry.level], "%s", f"{entry.message} {fields}".strip())
+
+    def plugin_progress(self, session: Session, progress: wire.Progress) -> None:
+        if self._bus.wanted("plugin"):
+            self._bus.publish("plugin", {"event": "progress", "plugin": session.label, **msgspec.to_builtins(progress)})
+
+    # calls
+
+    def connected(self, provider: str) -> bool:
+        """Can a call be written right now?"""
+        runtime = self._runtimes.get(provider)
+        return runtime is not None and runtime.session is not None and not runtime.session.draining
+
+    async def ensure_connected(self, provider: str, timeout: float) -> None:
+        """Starts an on-demand plugin and waits for its registration.
+
+        Raises:
+            ProviderError: it cannot be had: unknown, disabled, not configured, retired, failed, or not there in time.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not self.connected(provider):
+                    runtime = self._runtimes.get(provider)
+                    if runtime is None:
+                        raise ProviderError(f"there is no provider {provider!r}")
+                    if runtime.process is None or runtime.state in ("disabled", "not_configured", "failed"):
+                        raise ProviderError(f"{provider}: {runtime.reason or 'its plugin is not connected'}")
+                    runtime.process.want()
+                    await runtime.changed()
+        except TimeoutError:
+            runtime = self._runtimes.get(provider)
+            why = f" ({runtime.reason})" if runtime is not None and runtime.reason else ""
+            raise DeadlineExceeded(f"{provider}: its plugin was not ready within {timeout:g} s{why}") from None
+
+    def start_call(
+        self,
+        provider: str,
+        method: str,
+        params: wire.Generate | wire.Embed | wire.Predict | wire.Probe,
+        *,
+        deadline: float,
+        on_events: OnEvents | None = None,
+    ) -> PluginCall:
+        """Writes the request at once. ``deadline`` is loop time and goes into the request. Never raises: a call that
+        cannot be written has failed with ``sent: no``."""
+        loop = asyncio.get_running_loop()
+        runtime = self._runtimes.get(provider)
+        session = runtime.session if runtime is not None else None
+        if runtime is None or session is None or session.draining:
+            error = wire.CallError(kind="unavailable", sent="no")
+            return failed_call(provider, method, error, f"provider {provider} is not connected")
+        left = round((deadline - loop.time()) * 1000)
+        if left <= 0:
+            return failed_call(
+                provider, method, wire.CallError(kind="timeout", sent="no"), "the deadline has already passed"
+            )
+        params.deadline_ms = left
+        call = session.start_call(provider, method, params, deadline=deadline, on_events=on_events)
+        if not call.done():
+            call.home = runtime
+            runtime.in_flight += 1
+        return call
+
+    async def probe(self, provider: str, timeout: float) -> wire.ProbeResult:
+        """Unmetered facts. Never starts a plugin.
+
+        Raises:
+            CallFailed: not connected, or it failed.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        call = self.start_call(provider, "probe", wire.Probe(provider=provider), deadline=deadline)
+        outcome = await call.outcome()
+        assert isinstance(outcome, wire.ProbeResult)
+        return outcome
+
+    # views
+
+    def plugin_views(self) -> list[PluginView]:
+        views = [process.view(sorted(process.plan.config)) for process in self._processes.values()]
+        for session in self._sessions:
+            if session.process is None and session.info is not None:
+                views.append(
+                    PluginView(
+                        name=session.info.name,
+                        state="ready" if session.providers else "starting",
+                        pid=session.peer.pid,
+                        restarts=0,
+                        providers=sorted(session.providers),
+                        since=session.since,
+                        version=session.info.version,
+                        reason=session.degraded,
+                    )
+                )
+        return sorted(views, key=lambda view: view.name)
+
+    def provider_views(self) -> list[ProviderView]:
+        """As the plugin side sees them (cooldowns are the router's)."""
+        return [self._provider_view(runtime) for _, runtime in sorted(self._runtimes.items())]
+
+    def _provider_view(self, runtime: ProviderRuntime) -> ProviderView:
+        spec = runtime.spec
+        return ProviderView(
+            name=runtime.name,
+            plugin=spec.plugin if spec is not None else "",
+            state=runtime.state,
+            reason=runtime.reason,
+            models=[
+                ModelView(
+                    id=model.id,
+                    context=model.context,
+                    tasks=model.tasks,
+                    price=msgspec.to_builtins(model.price) if model.price is not None else None,
+                    shutdown_date=model.shutdown_date,
+                )
+                for model in runtime.models.values()
+            ],
+            account=spec.account if spec is not None else runtime.name,
+            since=runtime.since,
+            in_flight=runtime.in_flight,
+        )
+
+    # inside
+
+    def _runtime(self, name: str) -> ProviderRuntime:
+        runtime = self._runtimes.get(name)
+        if runtime is None:
+            runtime = self._runtimes[name] = ProviderRuntime(name, lambda: self._clock.wall_ns() / NS)
+        return runtime
+
+    def _new_process(self, key: str, wanted: Mapping[str, Any]) -> PluginProcess:
+        return PluginProcess(wanted[key], self._spawn, self._clock, self._process_changed, self._idle_seconds)
+
+    def _retire(self, process: PluginProcess, successor: PluginProcess | None) -> None:
+        self._replaced.add(process)
+        task = asyncio.get_running_loop().create_task(self._drain(process, successor))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _drain(self, process: PluginProcess, successor: PluginProcess | None) -> None:
+        """The old process goes once its successor has taken over and its calls are answered."""
+        timing = self._spawn.timing
+        loop = asyncio.get_running_loop()
+        try:
+            if successor is not None:
+                await successor.settled(timing.start)
+            session = process.session
+            if session is not None:
+                session.draining = True
+                for name in tuple(session.providers):
+                    runtime = self._runtimes.get(name)
+                    if runtime is not None and runtime.session is session:
+                        runtime.detach()
+                        self._refresh(runtime)
+                await session.drained(loop.time() + timing.drain)
+            await process.close(timing.stop)
+        finally:
+            self._replaced.discard(process)
+
+    def _idle_seconds(self, process: PluginProcess) -> float | None:
+        """Seconds since the last call of any of its providers ended; None while one is open."""
+        now = asyncio.get_running_loop().time()
+        mine = [self._runtimes[name] for name in process.plan.config if name in self._runtimes]
+        if any(runtime.in_flight for runtime in mine):
+            return None
+        latest = max((runtime.last_used for runtime in mine), default=0.0)
+        return now - max(latest, process.ready_at)
+
+    def _process_changed(self, process: PluginProcess) -> None:
+        for name in process.plan.config:
+            runtime = self._runtimes.get(name)
+            if runtime is not None and runtime.process is process:
+                if process.state == "stopping" and runtime.session is process.session:
+                    runtime.detach()
+                self._refresh(runtime)
+        if self._bus.wanted("plugin"):
+            view = process.view(sorted(process.plan.config))
+            self._bus.publish("plugin", {"key": process.plan.key, "event": "state", "plugin": view})
+
+    def _refresh_all(self) -> None:
+        for runtime in tuple(self._runtimes.values()):
+            self._refresh(runtime)
+
+    def _refresh(self, runtime: ProviderRuntime) -> None:
+        if not runtime.refresh():
+            return
+        self._tell(self.on_state, runtime.name)
+        if self._bus.wanted("provider"):
+            self._bus.publish("provider", {"key": runtime.name, "provider": self._provider_view(runtime)})
+
+    @staticmethod
+    def _tell(listeners: list[Callable[..., object]], *arguments: Any) -> None:
+        for listener in listeners:
+            try:
+                listener(*arguments)
+            except Exception:
+                logger.exception("a listener failed")

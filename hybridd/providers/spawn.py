@@ -1,0 +1,228 @@
+"""Starting and ending plugin processes.
+
+Spawned from the main thread: PR_SET_PDEATHSIG fires when the spawning *thread* ends. The signal is asked for by a tiny
+launcher in the child (``hybridd/plugin/launch.py``), which then becomes the plugin by exec: no code runs between fork
+and exec in a copy of the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from hybridd import locations
+from hybridd.config.resolved import ProviderSpec
+from hybridd.contracts.protocol import TOKEN_VARIABLE
+from hybridd.errors import ProviderError
+from hybridd.providers.link import Timing
+
+STDERR_LINES = 50
+LINE_CHARACTERS = 500
+# Found by file: importing the SDK here would cost the daemon its memory.
+LAUNCHER = Path(locations.__file__).parent / "plugin" / "launch.py"
+
+# What every program needs to run, find its files and reach the network; never a key. Everything else must be named.
+PASSED = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME",
+    "CREDENTIALS_DIRECTORY", "HYBRIDD_BASE", "HYBRIDD_STATE_DIR", "STATE_DIRECTORY", "RUNTIME_DIRECTORY",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+    "http_proxy", "https_proxy", "no_proxy", "all_proxy", "DBUS_SESSION_BUS_ADDRESS", "GH_CONFIG_DIR",
+    "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES",
+})  # fmt: skip
+PASSED_PREFIXES = ("LC_", "COVERAGE_")
+
+
+class SpawnFailed(ProviderError):
+    """The program cannot be started at all; trying again changes nothing."""
+
+    code = "plugin_not_started"
+
+
+class SpawnContext(msgspec.Struct, frozen=True):
+    """What the supervisor needs of the world: where plugins connect, the daemon's environment, randomness, delays."""
+
+    socket: Path
+    environ: Mapping[str, str] = msgspec.field(default_factory=lambda: dict(os.environ))
+    rng: random.Random = msgspec.field(default_factory=random.Random)
+    timing: Timing = Timing()
+    cwd: Path | None = None
+
+    def working_directory(self) -> str:
+        """Where relative paths of the configuration resolve: never where the daemon happened to be started."""
+        directory = self.cwd or locations.resolve(".")
+        return str(directory) if directory.is_dir() else "/"
+
+
+class ProcessPlan(msgspec.Struct, frozen=True):
+    """Everything a process depends on: an equal plan keeps a running process."""
+
+    key: str
+    plugin: str
+    command: tuple[str, ...]
+    environment: tuple[str, ...]
+    config: dict[str, dict[str, object]]
+    on_demand: bool
+    idle_stop: float | None
+
+
+def is_bundled(name: str) -> bool:
+    """Is there a plugin program of that name in ``plugins/``?"""
+    if not name.isidentifier():
+        return False
+    directory = locations.plugins_dir()
+    return (directory / name / "__main__.py").is_file() or (directory / f"{name}.py").is_file()
+
+
+def command_of(spec: ProviderSpec) -> tuple[str, ...] | None:
+    """The program behind a provider; None for plugins that connect by themselves."""
+    if spec.command is not None:
+        return spec.command
+    return (sys.executable, "-m", f"plugins.{spec.plugin}") if is_bundled(spec.plugin) else None
+
+
+def is_spawned(spec: ProviderSpec) -> bool:
+    return command_of(spec) is not None
+
+
+def plans(specs: Mapping[str, ProviderSpec]) -> dict[str, ProcessPlan]:
+    """One plan for each process that something enabled and configured needs."""
+    groups: dict[str, list[ProviderSpec]] = {}
+    for spec in specs.values():
+        if spec.enabled and spec.not_configured is None and is_spawned(spec):
+            groups.setdefault(spec.process or spec.name, []).append(spec)
+    made = {}
+    for key, members in groups.items():
+        command = command_of(members[0])
+        assert command is not None
+        idle = [member.idle_stop_seconds for member in members]
+        kept = [seconds for seconds in idle if seconds is not None]
+        made[key] = ProcessPlan(
+            key=key,
+            plugin=members[0].plugin,
+            command=command,
+            environment=tuple(sorted({name for member in members for name in member.environment})),
+            config={member.name: member.plugin_config for member in members},
+            on_demand=all(member.start == "on_demand" for member in members),
+            idle_stop=max(kept) if len(kept) == len(idle) else None,
+        )
+    return made
+
+
+def environment(context: SpawnContext, plan: ProcessPlan, token: str) -> dict[str, str]:
+    """The child's whole environment: the basics, the referenced names, the socket and the one-time token."""
+    passed = {
+        name: value
+        for name, value in context.environ.items()
+        if name in PASSED or name.startswith(PASSED_PREFIXES) or name in plan.environment
+    }
+    passed["HYBRIDD_SOCKET"] = str(context.socket)
+    passed[TOKEN_VARIABLE] = token
+    if plan.command[1:2] == ("-m",):
+        passed["PYTHONPATH"] = str(locations.plugins_dir().parent)
+    return passed
+
+
+class Child(asyncio.SubprocessProtocol):
+    """One running process in its own session and process group. ``exited`` resolves to its return code."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, secrets: Sequence[str]) -> None:
+        self.exited: asyncio.Future[int] = loop.create_future()
+        self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self.pid = 0
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._partial = b""
+        self._secrets = secrets
+        self._log = logging.getLogger(f"hybridd.plugin.{name}")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+        self.pid = self._transport.get_pid()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        *lines, rest = (self._partial + data).split(b"\n")
+        # A program that never ends its line must not fill the daemon's memory.
+        self._partial = rest[-4 * LINE_CHARACTERS :]
+        for line in lines:
+            self._keep(line)
+
+    def process_exited(self) -> None:
+        code = self._transport.get_returncode() if self._transport is not None else None
+        if self._partial:
+            self._keep(self._partial)
+            self._partial = b""
+        self.kill(signal.SIGKILL)  # whatever it left behind in its group
+        if not self.exited.done():
+            self.exited.set_result(-1 if code is None else code)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._partial:
+            self._keep(self._partial)
+            self._partial = b""
+
+    def kill(self, number: signal.Signals) -> None:
+        """Signals the whole group; a group that is gone is fine."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            self._log.warning("process group %d may not be signalled", self.pid)
+
+    def close(self) -> None:
+        """Frees the pipes once the process is gone."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _keep(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()[:LINE_CHARACTERS]
+        for secret in self._secrets:
+            text = text.replace(secret, "[redacted]")
+        if text:
+            self.stderr.append(text)
+            self._log.info("%s", text)
+
+
+async def spawn(context: SpawnContext, plan: ProcessPlan, token: str) -> Child:
+    """Starts the plan's program.
+
+    Raises:
+        SpawnFailed: the program does not exist or may not be executed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise SpawnFailed("plugins are started from the main thread only: their death signal is tied to it")
+    program = plan.command[0]
+    if "/" in program and not program.startswith("/"):
+        program = str(locations.resolve(program))
+    env = environment(context, plan, token)
+    found = shutil.which(program, path=env.get("PATH", os.defpath))
+    if found is None:
+        raise SpawnFailed(f"program {plan.command[0]!r} does not exist or is not executable")
+    secrets = [value for name in plan.environment if len(value := context.environ.get(name, "")) >= 8] + [token]
+    loop = asyncio.get_running_loop()
+    try:
+        _, child = await loop.subprocess_exec(
+            lambda: Child(loop, plan.key, secrets),
+            *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), found, *plan.command[1:]),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=env,
+            cwd=context.working_directory(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SpawnFailed(f"cannot start {program}: {error}") from None
+    return child

@@ -1,0 +1,445 @@
+"""One request, carried out: reserve, dispatch, answer or fall back, settle. Each candidate is visited once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from hybridd.clocks import Clock
+from hybridd.contracts.protocol import CallError, CallResult, Embed, Generate, Usage
+from hybridd.contracts.quotas import ModelRef
+from hybridd.contracts.views import ModelChoice, Rejected
+from hybridd.errors import DeadlineExceeded, HybriddError, NoFeasibleProvider, NotFound, ProviderError
+from hybridd.ledger import Ending, Ledger, QuotaRefused, Reservation
+from hybridd.providers import CallFailed, Hub, PluginCall
+from hybridd.routing.candidates import Candidates
+from hybridd.routing.cooldown import Cooldowns
+from hybridd.routing.failure import Meaning, counts_as_answer, meaning
+from hybridd.routing.feasible import Feasible, Judge
+from hybridd.routing.request import RoutedRequest
+from hybridd.config.resolved import Resolved, TaskSpec
+
+encode = msgspec.json.Encoder().encode
+
+
+class Sink(Protocol):
+    """Where a stream goes. ``events`` returns once the bytes are handed to a writable connection."""
+
+    async def events(self, outcome: Outcome, events: list[Raw]) -> int: ...
+
+
+class Outcome(msgspec.Struct):
+    """How a request went, filled in as it goes. Times are CLOCK_BOOTTIME nanoseconds; money micro-dollars."""
+
+    request_id: int
+    started_ns: int
+    started_wall_ns: int
+    how: str = ""
+    candidates: tuple[ModelRef, ...] = ()
+    rejected: list[Rejected] = []
+    task: TaskSpec | None = None
+    chosen: Feasible | None = None
+    body: bytes = b""
+    usage: Usage | None = None
+    usd_micro: int = 0
+    attempts: int = 0
+    cache: str = "off"
+    first_token_ns: int | None = None
+    ended_ns: int | None = None
+    dispatched_ns: int | None = None
+    upstream_ms: float | None = None
+    max_tokens_sent: int | None = None
+    details: dict[str, Any] = {}
+
+    @property
+    def latency_ms(self) -> float:
+        return ((self.ended_ns or self.started_ns) - self.started_ns) / 1e6
+
+    @property
+    def overhead_ms(self) -> float | None:
+        """Everything that was not waiting for the provider; for a stream, the time until it was sent."""
+        if self.upstream_ms is not None:
+            return max(0.0, self.latency_ms - self.upstream_ms)
+        if self.dispatched_ns is not None:
+            return (self.dispatched_ns - self.started_ns) / 1e6
+        return None
+
+    @property
+    def choice(self) -> ModelChoice:
+        chosen = self.chosen
+        return ModelChoice(
+            task=self.task.name if self.task else None,
+            chosen_model=str(chosen.ref) if chosen else None,
+            provider=chosen.ref.provider if chosen else None,
+            reason=self._reason(),
+            rejected=self.rejected,
+            candidates=[str(ref) for ref in self.candidates],
+            defaults=_defaults_of(self.task),
+        )
+
+    def _reason(self) -> str:
+        if self.chosen is None:
+            return f"{self.how}: nobody can answer"
+        if self.cache == "hit":
+            return f"{self.how}: answered from the cache"
+        if not self.rejected:
+            return f"{self.how}: first candidate"
+        last = self.rejected[-1]
+        return f"{self.how}: fell back past {len(self.rejected)} candidate(s); {last.candidate}: {last.reason}"
+
+
+def _defaults_of(task: TaskSpec | None) -> dict[str, Any]:
+    if task is None:
+        return {}
+    names = ("system_prompt", "temperature", "max_tokens", "timeout_seconds")
+    return {name: getattr(task, name) for name in names if getattr(task, name) is not None}
+
+
+class Executor:
+    """Carries requests out. ``on_failure(ref, error, meaning, message, began_wall_ns)`` and ``on_success(ref)`` let
+    the router keep its cooldowns; ``background`` holds what outlives a request (settling after the client left)."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        ledger: Ledger,
+        clock: Clock,
+        judge: Judge,
+        cooldowns: Cooldowns,
+        on_failure: Callable[[ModelRef, CallError, Meaning, str, int], None],
+    ) -> None:
+        self._hub = hub
+        self._ledger = ledger
+        self._clock = clock
+        self._judge = judge
+        self._cooldowns = cooldowns
+        self._on_failure = on_failure
+        self.on_admitted: Callable[[Reservation], object] | None = None
+        self.background: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self, request: RoutedRequest, found: Candidates, resolved: Resolved, outcome: Outcome, sink: Sink | None
+    ) -> None:
+        """Fills ``outcome``.
+
+        Raises:
+            NoFeasibleProvider: every candidate was rejected before anything was sent.
+            ProviderError: the last attempt failed and nobody else could answer.
+            DeadlineExceeded: the request's time budget ran out.
+            StorageError: the call could not be recorded, so it was not sent.
+        """
+        options = resolved.settings.optimization
+        budget = (found.task.timeout_seconds if found.task else None) or options.timeout_seconds
+        deadline = asyncio.get_running_loop().time() + budget
+        ruled_out: dict[str, str] = {}
+        last: HybriddError | None = None
+        for ref in found.refs:
+            if ref.provider in ruled_out:
+                outcome.rejected.append(Rejected(str(ref), ruled_out[ref.provider], "failed"))
+                continue
+            if last is not None and outcome.attempts >= options.max_attempts:
+                outcome.rejected.append(Rejected(str(ref), f"the budget of {options.max_attempts} attempts is spent", "failed"))
+                continue
+            if asyncio.get_running_loop().time() >= deadline:
+                last = DeadlineExceeded(f"The time budget of {budget:g} s ran out after {outcome.attempts} attempt(s).")
+                break
+            ready = await self._prepare(ref, request, resolved, outcome, deadline)
+            if ready is None:
+                if not options.auto_fallback and outcome.rejected[-1].code not in ("not_configured", "disabled"):
+                    break
+                continue
+            candidate, reservation = ready
+            try:
+                await self._attempt(candidate, reservation, request, outcome, deadline, sink)
+                return
+            except _Failed as failed:
+                last = failed.error
+                outcome.rejected.append(
+                    Rejected(str(ref), failed.error.message, failed.error.error_code, failed.error.retry_after)
+                )
+                if failed.delivered or not failed.meaning.elsewhere or not options.auto_fallback:
+                    break
+                if failed.meaning.whole_provider:
+                    ruled_out[ref.provider] = f"{ref.provider} failed already in this request"
+        raise last if last is not None else nobody(outcome)
+
+    async def _prepare(
+        self, ref: ModelRef, request: RoutedRequest, resolved: Resolved, outcome: Outcome, deadline: float
+    ) -> tuple[Feasible, Reservation] | None:
+        """A reserved candidate, or None with the reason appended to ``outcome.rejected``."""
+        verdict = self._judge.verdict(ref, request, resolved)
+        if isinstance(verdict, Feasible) and not self._hub.connected(ref.provider):
+            wait = deadline - asyncio.get_running_loop().time()
+            try:
+                await self._hub.ensure_connected(ref.provider, wait)
+            except ProviderError as error:
+                outcome.rejected.append(Rejected(str(ref), error.message, "disconnected", error.retry_after))
+                return None
+            verdict = self._judge.verdict(ref, request, resolved)
+        if isinstance(verdict, Rejected):
+            outcome.rejected.append(verdict)
+            return None
+        spec = verdict.spec
+        try:
+            reservation = self._ledger.admit(
+                request_id=outcome.request_id,
+                provider=ref.provider,
+                account=spec.account,
+                model=ref.model,
+                task=request.task or "",
+                amounts=verdict.estimate.amounts,
+                price=verdict.known.price,
+                linger_seconds=spec.linger_seconds,
+            )
+        except QuotaRefused as refused:
+            refusal = refused.refusal
+            outcome.rejected.append(Rejected(str(ref), refusal.reason, refusal.code, refusal.retry_after))
+            return None
+        if self.on_admitted is not None:
+            self.on_admitted(reservation)
+        return verdict, reservation
+
+    async def _attempt(
+        self,
+        candidate: Feasible,
+        reservation: Reservation,
+        request: RoutedRequest,
+        outcome: Outcome,
+        deadline: float,
+        sink: Sink | None,
+    ) -> None:
+        ref = candidate.ref
+        try:
+            await self._ledger.dispatch(reservation)
+        except asyncio.CancelledError:
+            self._ledger.release(reservation)  # recorded perhaps, sent never
+            raise
+        self._cooldowns.begin(ref.provider, ref.model)
+        outcome.attempts += 1
+        began_wall = self._clock.wall_ns()
+        loop = asyncio.get_running_loop()
+        until = min(deadline, loop.time() + candidate.spec.timeout_seconds)
+        pump = _Pump(loop) if request.stream else None
+        try:
+            call = self._start(candidate, request, outcome, until, pump)
+        except CallFailed as failure:
+            raise self._failed(candidate, reservation, outcome, failure, began_wall, delivered=False) from None
+        outcome.dispatched_ns = self._clock.boot_ns()
+        try:
+            if pump is not None and sink is not None:
+                await self._pump(call, pump, candidate, reservation, outcome, sink)
+            result = await call.result()
+        except CallFailed as failure:
+            delivered = outcome.first_token_ns is not None
+            raise self._failed(candidate, reservation, outcome, failure, began_wall, delivered=delivered) from None
+        except BaseException:
+            # The client left (or the daemon stops): the provider is told, and the call is settled when it has ended.
+            call.cancel("client gone")
+            self._later(self._settle_abandoned(call, candidate, reservation))
+            raise
+        self._succeeded(candidate, reservation, outcome, result)
+
+    def _start(
+        self, candidate: Feasible, request: RoutedRequest, outcome: Outcome, until: float, pump: _Pump | None
+    ) -> PluginCall:
+        ref = candidate.ref
+        body = Raw(encode(_upstream_body(candidate, request, outcome)))
+        left_ms = max(1, int((until - asyncio.get_running_loop().time()) * 1000))
+        trace = f"{outcome.request_id:x}"
+        if request.kind == "embedding":
+            embed = Embed(ref.provider, ref.model, body, deadline_ms=left_ms, trace_id=trace)
+            return self._hub.start_call(ref.provider, "embed", embed, deadline=until)
+        generate = Generate(
+            ref.provider,
+            ref.model,
+            body,
+            stream=request.stream,
+            endpoint="completion" if request.kind == "completion" else "chat",
+            deadline_ms=left_ms,
+            trace_id=trace,
+        )
+        on_events = pump.put if pump is not None else None
+        return self._hub.start_call(ref.provider, "generate", generate, deadline=until, on_events=on_events)
+
+    async def _pump(
+        self,
+        call: PluginCall,
+        pump: _Pump,
+        candidate: Feasible,
+        reservation: Reservation,
+        outcome: Outcome,
+        sink: Sink,
+    ) -> None:
+        """Passes events on until the final answer is in; credit is granted as the client's connection takes bytes."""
+        call.add_done_callback(pump.wake)
+        while True:
+            events = pump.take()
+            if events:
+                if outcome.first_token_ns is None:
+                    outcome.first_token_ns = self._clock.boot_ns()
+                    outcome.chosen = candidate
+                    self._ledger.first_byte(reservation)
+                call.grant(await sink.events(outcome, events))
+            elif call.done():
+                return
+            else:
+                await pump.wait()
+
+    def _succeeded(
+        self, candidate: Feasible, reservation: Reservation, outcome: Outcome, result: CallResult
+    ) -> None:
+        ref = candidate.ref
+        settlement = self._ledger.settle(
+            reservation, Ending(kind="ok", sent="yes", usage=result.usage, answered=True)
+        )
+        self._observe(candidate, reservation, result.observations)
+        self._cooldowns.succeeded(ref.provider, ref.model)
+        outcome.chosen = candidate
+        outcome.ended_ns = self._clock.boot_ns()
+        outcome.upstream_ms = result.upstream_ms
+        outcome.usage = result.usage
+        outcome.usd_micro += settlement.usd_micro
+        outcome.details = result.details
+        if not isinstance(result.body, msgspec.UnsetType):
+            outcome.body = bytes(result.body)
+
+    def _failed(
+        self,
+        candidate: Feasible,
+        reservation: Reservation,
+        outcome: Outcome,
+        failure: CallFailed,
+        began_wall: int,
+        *,
+        delivered: bool,
+    ) -> _Failed:
+        error, ref = failure.error, candidate.ref
+        what = meaning(error)
+        self._settle_failure(reservation, failure)
+        self._observe(candidate, reservation, error.observations)
+        outcome.ended_ns = self._clock.boot_ns()
+        outcome.upstream_ms = error.upstream_ms
+        self._on_failure(ref, error, what, failure.message, began_wall)
+        problem = ProviderError(
+            f"{ref}: {failure.message}",
+            param=error.param,
+            code=error.upstream_code if what.status in (400, 404, 413) and error.upstream_code else f"upstream_{error.kind}",
+            status=what.status,
+            retry_after=error.retry_after_ms / 1000 if error.retry_after_ms is not None else None,
+        )
+        return _Failed(problem, what, delivered)
+
+    def _settle_failure(self, reservation: Reservation, failure: CallFailed) -> None:
+        error = failure.error
+        answered = counts_as_answer(error)
+        ending = Ending(
+            kind="upstream_error" if answered else "cut",
+            sent=error.sent,
+            usage=error.usage,
+            error_code=error.kind,
+            answered=answered,
+        )
+        gone = failure.owner_gone
+        if gone is not None and not gone.done():
+            # The process that holds the connection may still be alive: the call ends when it is proven dead.
+            self._later(self._settle_when_gone(gone, reservation, ending))
+        else:
+            self._ledger.settle(reservation, ending)
+
+    async def _settle_when_gone(self, gone: asyncio.Future[None], reservation: Reservation, ending: Ending) -> None:
+        await asyncio.wait([gone])
+        self._ledger.settle(reservation, ending)
+
+    async def _settle_abandoned(self, call: PluginCall, candidate: Feasible, reservation: Reservation) -> None:
+        """The caller is gone; the call still has exactly one ending."""
+        ref = candidate.ref
+        try:
+            result = await call.result()
+        except CallFailed as failure:
+            self._settle_failure(reservation, failure)
+            self._cooldowns.abandon(ref.provider, ref.model)
+        else:
+            self._ledger.settle(reservation, Ending(kind="ok", sent="yes", usage=result.usage, answered=True))
+            self._cooldowns.succeeded(ref.provider, ref.model)
+
+    def _observe(self, candidate: Feasible, reservation: Reservation, observations: list[Any]) -> None:
+        if observations:
+            ref = candidate.ref
+            self._ledger.observe(ref.provider, candidate.spec.account, ref.model, observations, as_of=reservation)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+
+
+class _Failed(Exception):
+    def __init__(self, error: HybriddError, what: Meaning, delivered: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.meaning = what
+        self.delivered = delivered
+
+
+class _Pump:
+    """Events between the hub's callback and the loop that writes them out. No copy, one wake-up for each batch."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: list[Raw] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, events: list[Raw]) -> None:
+        self._events.extend(events)
+        self.wake()
+
+    def wake(self, _: Any = None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take(self) -> list[Raw]:
+        events, self._events = self._events, []
+        return events
+
+    async def wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+
+def _upstream_body(candidate: Feasible, request: RoutedRequest, outcome: Outcome) -> dict[str, Any]:
+    """The caller's body with the provider's model name, the task's defaults, and a bound where a quota needs one."""
+    body = {**request.body, "model": candidate.known.id}
+    task = outcome.task
+    if task is not None:
+        if task.temperature is not None:
+            body.setdefault("temperature", task.temperature)
+        if task.system_prompt is not None and request.kind == "chat":
+            messages = body["messages"]
+            if not any(message.get("role") in ("system", "developer") for message in messages):
+                body["messages"] = [{"role": "system", "content": task.system_prompt}, *messages]
+    if request.max_tokens is None and candidate.estimate.send_max_tokens is not None:
+        body["max_tokens"] = outcome.max_tokens_sent = candidate.estimate.send_max_tokens
+    if request.stream:
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return body
+
+
+def nobody(outcome: Outcome) -> HybriddError:
+    """The error when no candidate could be asked: each one's reason, and when the first becomes possible again."""
+    rejected = outcome.rejected
+    if len(outcome.candidates) == 1 and rejected and rejected[0].code == "unknown_model":
+        return NotFound(f"{rejected[0].reason[0].upper()}{rejected[0].reason[1:]}.", param="model", code="model_not_found")
+    waits = [item.retry_after for item in rejected if item.retry_after is not None]
+    listed = "; ".join(f"{item.candidate}: {item.reason}" for item in rejected) or "there is no candidate"
+    busy = bool(waits) and all(item.code in ("quota", "cooling", "not_configured", "disabled") for item in rejected)
+    return NoFeasibleProvider(
+        f"No provider can answer now. {listed}.",
+        retry_after=min(waits) if waits else None,
+        details=[msgspec.to_builtins(item) for item in rejected],
+        code="rate_limit_exceeded" if busy else "no_feasible_provider",
+        status=429 if busy else 503,
+    )

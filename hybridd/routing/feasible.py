@@ -1,0 +1,120 @@
+"""May this candidate answer now? One verdict for ``optimize``, ``/v1/route`` and real calls alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from hybridd.config.resolved import ProviderSpec, Resolved
+from hybridd.contracts.quotas import ModelRef
+from hybridd.contracts.views import Rejected
+from hybridd.ledger import Ledger
+from hybridd.routing.candidates import KnownModel, knows_model
+from hybridd.routing.cooldown import Cooldowns
+from hybridd.routing.estimate import Estimate, estimate
+from hybridd.routing.request import RoutedRequest
+
+
+class Runtime(Protocol):
+    """What the hub says of a provider."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class Feasible(msgspec.Struct, frozen=True):
+    """A candidate that may be called. ``known`` holds at least the model's id."""
+
+    ref: ModelRef
+    spec: ProviderSpec
+    known: KnownModel
+    estimate: Estimate
+
+
+class Judge:
+    """Collects what a verdict needs; :meth:`verdict` asks in the order of the cheapest and plainest reason first."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        cooldowns: Cooldowns,
+        runtime: Callable[[str], Runtime | None],
+        catalogue: Callable[[str], Mapping[str, KnownModel]],
+    ) -> None:
+        self._ledger = ledger
+        self._cooldowns = cooldowns
+        self._runtime = runtime
+        self._catalogue = catalogue
+
+    def verdict(self, ref: ModelRef, request: RoutedRequest, resolved: Resolved) -> Feasible | Rejected:
+        spec = resolved.providers.get(ref.provider)
+        rejected = self._provider_problem(ref, spec, resolved) or self._resting(ref)
+        if rejected is not None:
+            return rejected
+        assert spec is not None  # _provider_problem rejects an unknown provider
+        known = self._known(ref, request)
+        if isinstance(known, Rejected):
+            return known
+        reserved = estimate(request, known, spec.account, self._ledger, ref.provider)
+        needed = reserved.amounts.total_tokens
+        if known.context is not None and needed > known.context:
+            return Rejected(
+                str(ref),
+                f"about {reserved.input_tokens} prompt tokens and {reserved.amounts.output_tokens} for the answer do not "
+                f"fit its context of {known.context}",
+                "context",
+            )
+        refusal = self._ledger.refusal(spec.account, known.id, reserved.amounts, priced=known.price is not None)
+        if refusal is not None:
+            return Rejected(str(ref), refusal.reason, refusal.code, refusal.retry_after)
+        return Feasible(ref, spec, known, reserved)
+
+    def _provider_problem(self, ref: ModelRef, spec: ProviderSpec | None, resolved: Resolved) -> Rejected | None:
+        candidate = str(ref)
+        if spec is None:
+            return Rejected(candidate, f"there is no provider '{ref.provider}'", "not_configured")
+        if not spec.enabled:
+            return Rejected(candidate, "disabled in the configuration", "disabled")
+        if ref.provider == "ollama" and not resolved.flags.use_ollama:
+            return Rejected(candidate, "the flag use_ollama is off", "disabled")
+        if spec.not_configured is not None:
+            return Rejected(candidate, f"not configured: {spec.not_configured}", "not_configured")
+        runtime = self._runtime(ref.provider)
+        state = runtime.state if runtime is not None else "disconnected"
+        reason = runtime.reason if runtime is not None else ""
+        if state == "retired":
+            return Rejected(candidate, reason or "retired by its host", "retired")
+        if state == "not_configured":
+            return Rejected(candidate, f"not configured: {reason}", "not_configured")
+        if state in ("failed", "disabled"):
+            return Rejected(candidate, reason or f"its plugin is {state}", "disconnected")
+        if state == "disconnected":
+            return Rejected(candidate, reason or "its plugin is not connected", "disconnected")
+        return None
+
+    def _resting(self, ref: ModelRef) -> Rejected | None:
+        rest = self._cooldowns.blocking(ref.provider, ref.model)
+        if rest is None:
+            return None
+        code = {"parked": "parked", "retired": "retired"}.get(rest.state, "cooling")
+        return Rejected(str(ref), rest.reason, code, self._cooldowns.retry_after(rest))
+
+    def _known(self, ref: ModelRef, request: RoutedRequest) -> KnownModel | Rejected:
+        listed = self._catalogue(ref.provider)
+        if ref.model == "*":
+            return Rejected(str(ref), "it lists no model that can do this", "unknown_model")
+        known = knows_model(listed, ref.model)
+        if known is None:
+            if listed:
+                return Rejected(str(ref), f"{ref.provider} has no model '{ref.model}'", "unknown_model")
+            known = KnownModel(ref.model)
+        if known.id != ref.model:
+            known = msgspec.structs.replace(known, id=ref.model)
+        if request.method not in known.methods:
+            return Rejected(str(ref), f"it cannot {request.method}", "unsupported")
+        return known

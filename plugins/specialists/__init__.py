@@ -1,0 +1,1 @@
+"""The built-in scikit-learn specialists, answering offline."""
