@@ -108,10 +108,10 @@ class PluginLink(WebSocketsSansIOProtocol):
                 continue  # answered by the sans-I/O layer
             else:
                 self._on_fragment(session, event)
-        if conn.parser_exc is not None:
-            session.drop(f"broken WebSocket: {conn.parser_exc}")
         if conn.writes and not self.transport.is_closing():
             self.transport.write(b"".join(conn.data_to_send()))
+        if conn.parser_exc is not None:
+            session.drop(f"broken WebSocket: {conn.parser_exc}")
         if conn.close_rcvd is not None:
             self.transport.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -9,6 +10,8 @@ import click
 
 from hybridd._version import __version__
 from hybridd.cli import diagnostics
+
+COMPLETE_VARIABLE = "_HYBRIDD_COMPLETE"  # click's convention, in the scripts of `hybridd completion`
 
 # name → module of hybridd.cli.commands; the order is the order of the help.
 COMMANDS = {
@@ -72,7 +75,14 @@ def cli() -> None:
 
 
 def program(arguments: list[str]) -> object:
-    return cli.main(arguments, prog_name="hybridd", standalone_mode=False)
+    """Run one command. Not through ``cli.main``: that one has its own ideas about broken pipes and interrupts."""
+    instruction = os.environ.get(COMPLETE_VARIABLE)
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "hybridd", COMPLETE_VARIABLE, instruction)
+    with cli.make_context("hybridd", list(arguments)) as context:
+        return cli.invoke(context)
 
 
 def main() -> None:

@@ -136,8 +136,8 @@ def _included(admission: Admission, counter: Counter, figure: Figure, call: Rese
             counters, ended = call.marks
             if counter in counters:
                 return ended[counters.index(counter)] + own
-    if figure.as_of >= now:
-        return counter.mark(now) + own
+    if figure.carrier == 0 and figure.as_of >= now:
+        return counter.mark(now)
     # The counter is younger than the call, or the figure was read from disk: the history knows, a little coarser.
     return counter.mark(now) - counter.ended_since(admission.histories_of(counter.quota), figure.as_of, now) + own
 

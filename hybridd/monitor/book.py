@@ -127,8 +127,7 @@ class Book:
         if alert is None:
             return self._hold(condition, now)
         alert.count += 1
-        alert.told_at = 0.0
-        return self._hold(replace_data(condition, count=alert.count), now)
+        return self._hold(condition, now, again=True)
 
     def open_now(self, condition: Condition, now: float) -> list[Change]:
         """Open at once if it is not open; nothing otherwise (the next check keeps it up to date)."""
@@ -169,7 +168,7 @@ class Book:
 
     # Inside.
 
-    def _hold(self, condition: Condition, now: float) -> list[Change]:
+    def _hold(self, condition: Condition, now: float, *, again: bool = False) -> list[Change]:
         alert = self._live.get(condition.key)
         if alert is None:
             return [self._open(condition, now)]
@@ -179,7 +178,7 @@ class Book:
         alert.severity, alert.message, alert.data = condition.severity, condition.message, condition.data
         if worse:
             alert.acknowledged_at = None
-        if not changed or not (worse or now - alert.told_at >= REWRITE_SECONDS):
+        if not again and not (changed and (worse or now - alert.told_at >= REWRITE_SECONDS)):
             return []
         alert.updated_at = alert.told_at = now
         return [self._change("worse" if worse else "changed", alert, now)]
@@ -230,11 +229,3 @@ class Book:
             opened_at=alert.opened_at, updated_at=alert.updated_at, count=alert.count, provider=alert.provider,
             resolved_at=alert.resolved_at, silenced_until=until if silenced else None, data=alert.data,
         )  # fmt: skip
-
-
-def replace_data(condition: Condition, **more: Any) -> Condition:
-    """The same condition with more figures."""
-    return Condition(
-        condition.key, condition.name, condition.severity, condition.message, condition.provider,
-        {**condition.data, **more},
-    )  # fmt: skip

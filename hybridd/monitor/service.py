@@ -69,7 +69,8 @@ class Monitor:
         self._get_resolved = get_resolved
         self._provider_views = provider_views or hub.provider_views
         self._log = logs.get_logger("hybridd.monitor")
-        self._alerts = Alerts(database, bus, clock)
+        self.alerts = Alerts(database, bus, clock)
+        """The alerts, for those who raise, resolve or list them directly."""
         self._probes = Probes(hub, ledger, clock)
         self._watch = QuotaWatch(clock, self._crossed)
         self._spend = HourlySpend()
@@ -157,7 +158,7 @@ class Monitor:
 
     async def _load(self) -> None:
         try:
-            await self._alerts.load()
+            await self.alerts.load()
         except StorageError as error:
             # Without the old numbers new alerts would overwrite old rows; the next check tries again.
             self._last_error = str(error)
@@ -166,7 +167,7 @@ class Monitor:
         self._loaded = True
         early, self._early = self._early, []
         for condition in early:
-            self._alerts.open_now(condition)
+            self.alerts.open_now(condition)
 
     # -- what may happen between two checks ------------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ class Monitor:
     def quota_touched(self, view: LimitView) -> None:
         """A quota has changed and may be low: warn at once instead of at the next check."""
         key = f"quota_low:{view.key}"
-        if self.paused is None and not self._alerts.is_open(key):
+        if self.paused is None and not self.alerts.is_open(key):
             condition = rules.quota_low(view, self._now())
             if condition is not None:
                 self._open(condition)
@@ -209,7 +210,7 @@ class Monitor:
 
     def _open(self, condition: Condition) -> None:
         if self._loaded:
-            self._alerts.open_now(condition)
+            self.alerts.open_now(condition)
         else:
             self._early.append(condition)
 
@@ -264,7 +265,7 @@ class Monitor:
             usd_last_hour=self._usd_last_hour,
         )
         if self._loaded:
-            self._alerts.check(rules.evaluate(facts, self._alerts.open_keys), counts=counts)
+            self.alerts.check(rules.evaluate(facts, self.alerts.open_keys), counts=counts)
         return limits
 
     async def _read_figures(self) -> None:
@@ -310,7 +311,7 @@ class Monitor:
     @property
     def open_alerts(self) -> int:
         """How many alerts are open, and neither acknowledged nor silenced."""
-        return sum(view.state == "open" for view in self._alerts.live())
+        return sum(view.state == "open" for view in self.alerts.live())
 
     async def list_alerts(
         self, *, state: str | None = None, limit: int = 100, before_id: int | None = None
@@ -320,13 +321,13 @@ class Monitor:
         Raises:
             InvalidRequest: an unknown state.
         """
-        return await self._alerts.list(state=state, limit=limit, before_id=before_id)
+        return await self.alerts.list(state=state, limit=limit, before_id=before_id)
 
     async def ack(self, alert_id: int) -> AlertView:
         """Raises:
         NotFound: there is no such alert.
         """
-        return await self._alerts.ack(alert_id)
+        return await self.alerts.ack(alert_id)
 
     async def silence(self, alert_id: int, until: float, *, reason: str = "") -> AlertView:
         """``until``: UTC seconds; a moment that has passed ends the silence.
@@ -335,17 +336,17 @@ class Monitor:
             NotFound: there is no such alert.
             InvalidRequest: ``until`` is not within the next year.
         """
-        return await self._alerts.silence(alert_id, until, reason=reason)
+        return await self.alerts.silence(alert_id, until, reason=reason)
 
     def raise_(self, condition: Condition) -> AlertView | None:
         """An alert by hand (a job that failed); it stays until :meth:`resolve`. None while monitoring is off."""
         if self.paused is not None:
             return None
-        return self._alerts.raise_(condition)
+        return self.alerts.raise_(condition)
 
     def resolve(self, key: str) -> bool:
         """False when nothing of that key was open."""
-        return self._alerts.resolve(key)
+        return self.alerts.resolve(key)
 
     def host_sample(self) -> dict[str, Any]:
         """The newest figures of the machine and its GPUs, or the reasons why there are none."""

@@ -22,6 +22,8 @@ from hybridd.clocks import NS, Clock
 RestState = Literal["ready", "cooling", "half_open", "parked", "retired"]
 
 FIRST_BACKOFF_SECONDS = 2.0
+# One failure alone benches nobody; a second one within this time, without a success between, does.
+STRIKE_SECONDS = 60.0
 # Without a hint nobody is benched for long: a recovered provider blacked out for hours is worse than one wasted probe.
 LONGEST_BACKOFF_SECONDS = 300.0
 PARK_SECONDS = 3600.0
@@ -29,7 +31,8 @@ LONGEST_HINT_SECONDS = 31 * 86400.0
 
 
 class Rest(msgspec.Struct):
-    """Why and until when (UTC nanoseconds; None: for ever) a target rests. ``trial_open``: a half-open probe is out."""
+    """Why and until when (UTC nanoseconds; None: for ever) a target rests. ``trial_open``: a half-open probe is out.
+    ``limited``: the provider itself asked for the rest (429)."""
 
     state: RestState
     reason: str
@@ -38,6 +41,7 @@ class Rest(msgspec.Struct):
     failures: int = 0
     trial_open: bool = False
     changed_wall_ns: int = 0
+    limited: bool = False
 
 
 Target = tuple[str, str | None]
@@ -58,6 +62,7 @@ class Cooldowns:
         self._clock = clock
         self._rng = rng
         self._resting: dict[Target, Rest] = {}
+        self._strikes: dict[Target, int] = {}
         self._on_change = on_change
 
     def load(self, target: Target, rest: Rest) -> None:
@@ -103,6 +108,9 @@ class Cooldowns:
                 rest.trial_open = False
 
     def succeeded(self, provider: str, model: str | None) -> None:
+        if self._strikes:
+            self._strikes.pop((provider, None), None)
+            self._strikes.pop((provider, model), None)
         if not self._resting:
             return
         for target in ((provider, None), (provider, model)):
@@ -111,13 +119,24 @@ class Cooldowns:
                 del self._resting[target]
                 self._changed(target, None)
 
-    def cool(self, target: Target, reason: str, *, hint_seconds: float | None, began_wall_ns: int) -> None:
-        """A failure that may pass. A hint parks until then; without one the backoff doubles, with ±25 % jitter.
+    def cool(
+        self,
+        target: Target,
+        reason: str,
+        *,
+        hint_seconds: float | None,
+        began_wall_ns: int,
+        limited: bool = False,
+    ) -> None:
+        """A failure that may pass. A hint parks until then; without one repeated failures double the backoff, with
+        ±25 % jitter. ``limited``: the provider asked for it, so the first time is enough.
 
         Calls that began before the target was last benched belong to the same episode: a burst of 32 failing calls is
         one failure, not 32 doublings.
         """
         previous = self._resting.get(target)
+        if previous is None and hint_seconds is None and not limited and self._first_strike(target, began_wall_ns):
+            return
         failures = previous.failures if previous else 0
         if previous is None or began_wall_ns > previous.changed_wall_ns:
             failures += 1
@@ -126,7 +145,7 @@ class Cooldowns:
             seconds = base * self._rng.uniform(0.75, 1.25)
         else:
             seconds = min(max(hint_seconds, 0.0), LONGEST_HINT_SECONDS)
-        self._rest(target, "cooling", reason, seconds, failures)
+        self._rest(target, "cooling", reason, seconds, failures, limited=limited)
 
     def park(self, target: Target, reason: str) -> None:
         """401, 402, 403: someone must act; one trial an hour, or at once after a reload."""
@@ -150,7 +169,26 @@ class Cooldowns:
             del self._resting[target]
             self._changed(target, None)
 
-    def _rest(self, target: Target, state: RestState, reason: str, seconds: float | None, failures: int) -> None:
+    def _first_strike(self, target: Target, began_wall_ns: int) -> bool:
+        now = self._clock.wall_ns()
+        before = self._strikes.get(target)
+        if before is not None and before <= began_wall_ns and now - before <= STRIKE_SECONDS * NS:
+            del self._strikes[target]
+            return False
+        if before is None or began_wall_ns >= before:
+            self._strikes[target] = now
+        return True
+
+    def _rest(
+        self,
+        target: Target,
+        state: RestState,
+        reason: str,
+        seconds: float | None,
+        failures: int,
+        *,
+        limited: bool = False,
+    ) -> None:
         now = self._clock.wall_ns()
         until = None if seconds is None else now + round(seconds * NS)
         previous = self._resting.get(target)
@@ -161,7 +199,7 @@ class Cooldowns:
                 until, state, reason = previous.until_wall_ns, previous.state, previous.reason
                 state = "cooling" if state == "half_open" else state
         since = previous.since_wall_ns if previous is not None else now
-        rest = Rest(state=state, reason=reason, until_wall_ns=until, since_wall_ns=since, failures=failures, changed_wall_ns=now)
+        rest = Rest(state=state, reason=reason, until_wall_ns=until, since_wall_ns=since, failures=failures, changed_wall_ns=now, limited=limited)
         self._resting[target] = rest
         self._changed(target, rest)
 

@@ -24,6 +24,8 @@ from hybridd.routing.request import RoutedRequest
 from hybridd.config.resolved import Resolved, TaskSpec
 
 encode = msgspec.json.Encoder().encode
+# Rejections that waiting cures, beside those that are no candidates at all: then it is a 429, else a 503.
+_BUSY = frozenset({"quota", "rate_limited", "not_configured", "disabled"})
 
 
 class Sink(Protocol):
@@ -435,7 +437,7 @@ def nobody(outcome: Outcome) -> HybriddError:
         return NotFound(f"{rejected[0].reason[0].upper()}{rejected[0].reason[1:]}.", param="model", code="model_not_found")
     waits = [item.retry_after for item in rejected if item.retry_after is not None]
     listed = "; ".join(f"{item.candidate}: {item.reason}" for item in rejected) or "there is no candidate"
-    busy = bool(waits) and all(item.code in ("quota", "cooling", "not_configured", "disabled") for item in rejected)
+    busy = bool(waits) and all(item.code in _BUSY for item in rejected)
     return NoFeasibleProvider(
         f"No provider can answer now. {listed}.",
         retry_after=min(waits) if waits else None,

@@ -53,13 +53,16 @@ class Judge:
 
     def verdict(self, ref: ModelRef, request: RoutedRequest, resolved: Resolved) -> Feasible | Rejected:
         spec = resolved.providers.get(ref.provider)
-        rejected = self._provider_problem(ref, spec, resolved) or self._resting(ref)
+        rejected = self._provider_problem(ref, spec, resolved)
         if rejected is not None:
             return rejected
         assert spec is not None  # _provider_problem rejects an unknown provider
         known = self._known(ref, request)
         if isinstance(known, Rejected):
             return known
+        resting = self._resting(ref)
+        if resting is not None:
+            return resting
         reserved = estimate(request, known, spec.account, self._ledger, ref.provider)
         needed = reserved.amounts.total_tokens
         if known.context is not None and needed > known.context:
@@ -101,7 +104,7 @@ class Judge:
         rest = self._cooldowns.blocking(ref.provider, ref.model)
         if rest is None:
             return None
-        code = {"parked": "parked", "retired": "retired"}.get(rest.state, "cooling")
+        code = {"parked": "parked", "retired": "retired"}.get(rest.state, "rate_limited" if rest.limited else "cooling")
         return Rejected(str(ref), rest.reason, code, self._cooldowns.retry_after(rest))
 
     def _known(self, ref: ModelRef, request: RoutedRequest) -> KnownModel | Rejected:

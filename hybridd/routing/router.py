@@ -268,7 +268,13 @@ class Router:
         elif what.rest == "park":
             self.cooldowns.park((ref.provider, None), message)
         elif what.rest == "cool_model":
-            self.cooldowns.cool((ref.provider, ref.model), message, hint_seconds=hint, began_wall_ns=began_wall_ns)
+            self.cooldowns.cool(
+                (ref.provider, ref.model),
+                message,
+                hint_seconds=hint,
+                began_wall_ns=began_wall_ns,
+                limited=error.kind == "rate_limited",
+            )
         elif what.rest == "cool_provider":
             self.cooldowns.cool((ref.provider, None), message, hint_seconds=hint, began_wall_ns=began_wall_ns)
         else:

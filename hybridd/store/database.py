@@ -115,7 +115,7 @@ class Database:
         try:
             connection = connect(path, readonly=True)
             try:
-                found = schema.revision(connection)
+                found = schema.revision(connection, path)
                 row = connection.execute("SELECT id FROM boots WHERE boot_id = ?", (clock.boot_id,)).fetchone()
             finally:
                 connection.close()
@@ -148,7 +148,7 @@ class Database:
     def _with_present_schema(self) -> sqlite3.Connection:
         connection = connect(self.path)
         try:
-            found = schema.revision(connection)
+            found = schema.revision(connection, self.path)
             if found is None:
                 schema.create(connection)
                 return connection

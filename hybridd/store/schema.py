@@ -43,7 +43,7 @@ def create(connection: sqlite3.Connection) -> None:
         raise
 
 
-def revision(connection: sqlite3.Connection) -> str | None:
+def revision(connection: sqlite3.Connection, path: Path) -> str | None:
     """The revision a database says it has; None when it holds no tables at all.
 
     Raises:
@@ -54,12 +54,14 @@ def revision(connection: sqlite3.Connection) -> str | None:
         return None
     if "alembic_version" not in names or "calls" not in names:
         raise StateError(
-            f"the file holds tables that are not hybridd's ({', '.join(sorted(names)[:5])}…); move it aside, or use"
+            f"the file {path} holds tables that are not hybridd's ({', '.join(sorted(names)[:5])}…); move it aside, or use"
             " another state directory (HYBRIDD_STATE_DIR)"
         )
     rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if len(rows) != 1:
-        raise StateError(f"its table alembic_version has {len(rows)} rows instead of one")
+        raise StateError(
+            f"the database {path} does not say which schema it has (alembic_version has {len(rows)} rows instead of one)"
+        )
     return str(rows[0][0])
 
 

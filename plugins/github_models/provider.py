@@ -33,6 +33,9 @@ class GithubModels(HostProvider):
             "models": "/catalog/models",
         }
 
+    def dialect_of(self) -> str:
+        return "github_models"
+
     def extra_headers(self) -> dict[str, str]:
         return {"X-GitHub-Api-Version": API_VERSION}
 

@@ -11,6 +11,7 @@ import importlib.util
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,11 @@ class Turn:
     def cancel(self) -> None:
         self._cancelled.set()
 
+    def over(self, _: asyncio.Future[None]) -> None:
+        self._wake.set()
+
     async def texts(self, done: asyncio.Future[None]) -> list[str]:
         """Everything said since the last call; waits for some. Empty: the turn is over."""
-        done.add_done_callback(lambda _: self._wake.set())
         while not self._texts and not done.done():
             self._wake.clear()
             await self._wake.wait()
@@ -75,12 +78,10 @@ class Local(Provider):
         self._problems: list[str] = []
         self._engine: Engine | None = None
         self._turns: set[Turn] = set()
+        self._installed = False
 
     async def start(self) -> None:
-        if importlib.util.find_spec("llama_cpp") is None:
-            self.state = "not_configured"
-            self.reason = "llama-cpp-python is not installed; install the extra: hybridd[local]"
-            return
+        self._installed = importlib.util.find_spec("llama_cpp") is not None
         await self._rescan()
 
     async def stop(self) -> None:
@@ -100,7 +101,7 @@ class Local(Provider):
 
     async def probe(self) -> ProbeResult:
         """Looks for new files. Nothing is loaded."""
-        if importlib.util.find_spec("llama_cpp") is not None and await self._rescan():
+        if await self._rescan():
             await self._register()
         loaded = self._engine.facts.as_details() if self._engine is not None else None
         return ProbeResult(ok=self.state == "ready", reason=self.reason, details={"unmetered": True, "loaded": loaded})
@@ -113,6 +114,7 @@ class Local(Provider):
         began = time.perf_counter()
         self._turns.add(turn)
         done: asyncio.Future[None] = loop.run_in_executor(self._thread, self._run, turn, file, wanted)
+        done.add_done_callback(turn.over)
         try:
             while texts := await turn.texts(done):
                 await stream.send(*texts)
@@ -156,10 +158,18 @@ class Local(Provider):
                 param="messages" if wanted.messages is not None else "prompt",
             )
         turn.limit = room if wanted.max_tokens is None else min(room, wanted.max_tokens)
-        pieces = Pieces(wanted.stops)
-        for piece in engine.generate(tokens, wanted.sampling, turn.cancelled):
+        try:
+            self._speak(turn, engine.generate(tokens, wanted.sampling, turn.cancelled), Pieces(wanted.stops))
+        except RuntimeError as error:  # llama.cpp could not decode: what the context holds now is anybody's guess
+            engine.close()
+            self._engine = None
+            raise CallFailure("unavailable", f"llama.cpp failed on {file.id}: {error}", sent="yes") from None
+
+    @staticmethod
+    def _speak(turn: Turn, tokens: Iterator[bytes], pieces: Pieces) -> None:
+        for token in tokens:
             turn.produced += 1
-            turn.say(pieces.feed(piece))
+            turn.say(pieces.feed(token))
             if pieces.stopped:
                 break
             if turn.produced >= turn.limit:
@@ -187,6 +197,8 @@ class Local(Provider):
 
     async def _file(self, model: str) -> files.ModelFile:
         """Raises CallFailure (``not_found``): no such model, also after another look into the folders."""
+        if not self._installed:
+            raise CallFailure("unsupported", self.reason, sent="no")
         for _ in range(2):
             found = self._lookup(model)
             if found is not None:
@@ -205,6 +217,10 @@ class Local(Provider):
 
     async def _rescan(self) -> bool:
         """Looks for model files; True when there are others than before."""
+        if not self._installed:
+            self.state = "not_configured"
+            self.reason = "llama-cpp-python is not installed; install the extra: hybridd[local]"
+            return False
         folders = [Path(str(self.settings[key])) for key in ("models_dir", "cache_dir") if self.settings.get(key)]
         named = {str(name): Path(str(path)) for name, path in (self.settings.get("files") or {}).items()}
         found, problems = await asyncio.to_thread(files.find, folders, named, self.settings.get("default_model"))

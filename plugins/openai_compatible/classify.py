@@ -122,10 +122,14 @@ def _reasons(details: Any) -> list[Any]:
     return [item.get("reason") for item in details if isinstance(item, Mapping)] if isinstance(details, list) else []
 
 
-def kind_of(status: int, told: Explained, headers: Mapping[str, str]) -> str:
-    """The failure's kind from the status and, where hosts misuse statuses, from what the body says."""
+def kind_of(status: int, told: Explained, headers: Mapping[str, str], dialect: str = "openai") -> str:
+    """The failure's kind from the status and, where hosts misuse statuses, from what the body says.
+
+    A 403 with ``sunset`` is a retirement of any host; ``deprecation`` alone only at GitHub: elsewhere it announces.
+    """
     words, codes = told.message.lower(), set(told.codes)
-    if status == 410 or (status == 403 and ("sunset" in headers or "deprecation" in headers)):
+    retired = "sunset" in headers or (dialect.startswith("github") and "deprecation" in headers)
+    if status == 410 or (status == 403 and retired):
         return "gone"
     if status in {400, 402, 403, 429} and (codes & _PAYMENT_CODES or _any(_PAYMENT_TEXTS, words)):
         return "payment"
@@ -183,7 +187,7 @@ def failure(
     told = explain(decoded)
     words = told.message or _plain(body, decoded)
     told = msgspec.structs.replace(told, message=words)
-    kind = kind_of(status, told, headers)
+    kind = kind_of(status, told, headers, dialect)
     observations = [*header_figures.observe(headers, dialect, now), *header_figures.from_text(words, model, now)]
     wait = hints.retry_after(headers, decoded, words, now)
     if wait is None and kind == "rate_limited":

@@ -34,6 +34,7 @@ _WINDOWS = {
 }  # fmt: skip
 # What the documentation of a host fixes about figures whose header names no window: dialect → unit → window.
 _DIALECT_WINDOWS: dict[str, dict[str, str]] = {
+    "github_models": {"requests": "3600s"},
     "groq": {"requests": "86400s", "total_tokens": "60s"},
     "github": {"requests": "3600s"},
 }
@@ -82,7 +83,7 @@ def observe(headers: Mapping[str, str], dialect: str, now: float) -> list[Observ
     if not relevant:
         return []
     by_name = dict(relevant)
-    if dialect == "github" and by_name.get("x-ratelimit-resource", "core") != "core":
+    if dialect.startswith("github") and by_name.get("x-ratelimit-resource", "core") != "core":
         return []
     found: dict[tuple[str, str | None], dict[str, str]] = {}
     for header, value in relevant:
@@ -101,8 +102,10 @@ def observe(headers: Mapping[str, str], dialect: str, now: float) -> list[Observ
 
 def _observation(unit: str, window: str | None, fields: Mapping[str, str], now: float) -> Observation | None:
     limit, remaining = count(fields.get("limit")), count(fields.get("remaining"))
-    if limit is None and remaining is None:
-        return None
+    if (limit is None and remaining is None) or limit == 0 or fields.get("limit", "").startswith("-"):
+        return None  # "0" and "-1" are how some gateways write "no limit"
+    if fields.get("remaining") == "-1":
+        remaining = None  # and this is how Azure writes "not known"
     return make(unit, limit=limit, remaining=remaining, window=window, reset=hints.wait(fields.get("reset"), now))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.plugin import CallFailure, Model, ProbeResult, Provider, Request, Result, Stream, Usage
+from hybridd.plugin.runtime import PluginError
 
 MODEL = "sentiment"
 MAX_BATCH = 10_000
@@ -29,6 +30,7 @@ class Specialists(Provider):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="specialists")
         self._loading: asyncio.Future[Any] | None = None
         self._load_ms = 0.0
+        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._loading = asyncio.get_running_loop().run_in_executor(self._thread, self._load)
@@ -101,6 +103,13 @@ class Specialists(Provider):
             return
         self.state, self.reason = "degraded", f"the sentiment model cannot be loaded: {loading.exception()}"
         self.log("error", self.reason)
+        self._telling = asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        try:
+            await self.changed()
+        except PluginError as error:
+            self.log("debug", f"not registered again: {error}")
 
     async def _predict(self, texts: list[str]) -> list[dict[str, Any]]:
         if self._loading is None:

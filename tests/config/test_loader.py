@@ -36,7 +36,7 @@ def refused(load: Load, text: str | None = None, **members: Any) -> str:
         ('{"tasks": {"a": ["local:*",]}}', "1:27", "comma must not stand before a closing bracket"),
         ("{'a': 1}", "1:2", "double quotes"),
         ('{"flags": {} // later\n}', "1:14", "comments are not allowed"),
-        ('{"flags": {}', "1:12", "ends too early"),
+        ('{"flags": {}', "1:13", "ends too early"),
         ('{"flags', "1:2", "no closing quote"),
         ('{"flags": tru}', "1:11", "expecting value"),
         ('{"flags": {}}\n{}', "2:1", "extra data"),
@@ -133,9 +133,7 @@ def test_wrong_values_say_what_would_be_right(load: Load, members: dict[str, Any
 def test_several_mistakes_are_listed_together(load: Load) -> None:
     """Every mistake of form is listed, each on its own line with its place."""
     message = refused(load, '{\n"flags": {"a": 1},\n"local": {"vram_limit_mb": "x"}}')
-    assert [line.split(": ")[1] for line in message.splitlines()] == ["flags.a", "local.vram_limit_mb"] or [
-        line.split(": ")[1] for line in message.splitlines()
-    ] == ["local.vram_limit_mb", "flags.a"]
+    assert sorted(line.split(": ")[1] for line in message.splitlines()) == ["flags.a", "local.vram_limit_mb"]
 
 
 def provider(**members: Any) -> dict[str, Any]:
@@ -166,7 +164,6 @@ def test_a_literal_key_is_refused_and_not_echoed(load: Load, members: dict[str, 
     """A key where only a reference may stand is an error that does not repeat the key."""
     message = refused(load, **members)
     assert CANARY not in message
-    assert "line" not in message or "Traceback" not in message
 
 
 @pytest.mark.parametrize(

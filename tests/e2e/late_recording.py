@@ -10,19 +10,21 @@ from pathlib import Path
 
 from hybridd import daemon
 from hybridd.ledger import Ending, Ledger, Reservation, Settlement
+from hybridd.ledger.lines import dispatch_row
 
-_durable_dispatch = Ledger.dispatch
 _settle = Ledger.settle
 
 
-async def _skip(self: Ledger, reservation: Reservation) -> None:
+async def _skip(self: Ledger, call: Reservation) -> None:
     """Nothing is written before the call: what a gateway that counts afterwards does."""
-    self.mark_dispatched(reservation)
+    counters = call.binding.counters
+    call.marks = counters, [counter.mark(call.admitted_boot_ns) for counter in counters]
+    call.state = "dispatched"
 
 
-def _record_late(self: Ledger, reservation: Reservation, ending: Ending) -> Settlement:
-    self.write_dispatch(reservation)
-    return _settle(self, reservation, ending)
+def _record_late(self: Ledger, call: Reservation, ending: Ending) -> Settlement:
+    self._writer.dispatch(dispatch_row(call, self._database.boot))
+    return _settle(self, call, ending)
 
 
 if __name__ == "__main__":

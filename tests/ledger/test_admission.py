@@ -141,7 +141,7 @@ async def test_money_needs_a_price(house: Build) -> None:
     assert dry is not None
     assert dry.code == "no_price"
     await it.done(Amounts(1, 0, 0, usd_micro=1_000))
-    assert refused(it, Amounts(1, 1_000, 0)).quota == "acc/usd/month"
+    assert refused(it, Amounts(1, 1_000, 0, usd_micro=150)).quota == "acc/usd/month"
     it.admit(Amounts(1, 1_000, 1_000), price=Price())
 
 

@@ -16,7 +16,7 @@ from hybridd.contracts.views import Forecast, LimitView, PluginView, ProviderVie
 from hybridd.monitor.gpu import GpuReport
 from hybridd.monitor.host import HostSample
 
-NOW = 1_790_000_000.0  # 2026-09-21 13:33:20 UTC
+NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 
 
 def limit(remaining: float = 100, **changes: Any) -> LimitView:

@@ -92,7 +92,7 @@ def test_the_warning_is_a_plain_sentence() -> None:
     assert condition is not None
     assert condition.message == (
         "github_models may use only 90 of 5,000 requests/hour more, keeping a buffer of 100; capacity returns at "
-        "14:03 UTC."
+        "14:43 UTC."
     )
     assert (condition.key, condition.severity) == ("quota_low:groq/requests/day", "warning")
     assert condition.data["remaining"] == 90
@@ -132,7 +132,7 @@ def test_a_forecast_before_the_reset_warns() -> None:
     """The sentence says when it runs out and how long before its reset."""
     view = limit(500, unit="total_tokens", forecast=forecast(NOW + 3 * 3600), reset=NOW + 10 * 3600)
     (condition,) = evaluate(limits=[view])
-    assert condition.message == "groq total_tokens/day runs out at 16:33 UTC, 7 h before its reset, at the recent pace."
+    assert condition.message == "groq total_tokens/day runs out at 17:13 UTC, 7 h before its reset, at the recent pace."
     assert condition.name == "QuotaForecast"
 
 
@@ -300,8 +300,8 @@ def test_a_disk_that_refuses_is_critical() -> None:
 
 def test_times_and_durations() -> None:
     """Short forms for people; another day carries its date."""
-    assert clock_time(NOW, NOW) == "13:33 UTC"
-    assert clock_time(NOW + 86_400, NOW) == "2026-09-22 13:33 UTC"
+    assert clock_time(NOW, NOW) == "14:13 UTC"
+    assert clock_time(NOW + 86_400, NOW) == "2026-09-22 14:13 UTC"
     assert [duration(s) for s in (45, 61, 3600, 7 * 3600, 86_400, 3 * 86_400)] == [
         "45 s",
         "1 min",

@@ -62,7 +62,7 @@ def test_status_alone(status: int, kind: str, body: bytes) -> None:
         (400, error("API key not valid.", code=400, details=[{"reason": "API_KEY_INVALID"}]), {}, "auth"),
         (400, error(code="model_decommissioned"), {}, "not_found"),
         (403, b"", {"sunset": "Thu, 30 Jul 2026 00:00:00 GMT", "deprecation": "@1777939200"}, "gone"),
-        (403, b"", {"deprecation": "@1777939200"}, "gone"),
+        (403, b"", {"deprecation": "@1777939200"}, "forbidden"),
         (403, {"message": "API rate limit exceeded for user"}, {}, "rate_limited"),
         (403, {"message": "You have exceeded a secondary rate limit"}, {"retry-after": "60"}, "rate_limited"),
         (403, {"message": "Resource not accessible"}, {"x-ratelimit-remaining": "10"}, "forbidden"),
@@ -131,6 +131,13 @@ def test_github_429() -> None:
     assert failure.error.retry_after_ms == 5_631_000
     [observed] = failure.error.observations
     assert (observed.window, observed.limit, observed.remaining, observed.models) == ("86400s", 50, 0, ["gpt-4o"])
+
+
+def test_deprecation_buries_only_at_github() -> None:
+    """A 403 with a deprecation header alone is GitHub's retirement; of another host it is only an announcement."""
+    headers = {"deprecation": "@1777939200"}
+    assert fail(403, b"", headers, dialect="github_models").error.permanent
+    assert not fail(403, b"", headers).error.permanent
 
 
 def test_sunset_is_told() -> None:

@@ -114,13 +114,19 @@ def test_hub() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "remaining"),
-    [("remaining", "-3", 0), ("remaining", "12.0", 12), ("remaining", "abc", None), ("remaining", "inf", None)],
+    ("value", "remaining"), [("-3", 0), ("-1", None), ("12.0", 12), ("1,200", 1200), ("abc", None), ("inf", None)]
 )
-def test_strange_figures(name: str, value: str, remaining: float | None) -> None:
-    """A negative remainder is nothing left; what is no number is left out."""
-    [observed] = headers.observe({"x-ratelimit-limit-requests": "60", f"x-ratelimit-{name}-requests": value}, "", NOW)
+def test_strange_figures(value: str, remaining: float | None) -> None:
+    """A negative remainder is nothing left, Azure's -1 not known; what is no number is left out."""
+    [observed] = headers.observe({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": value}, "", NOW)
     assert observed.remaining == remaining
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_no_limit(limit: str) -> None:
+    """Gateways that write "no limit" as 0 or -1 do not look like used-up ones."""
+    given_headers = {"x-ratelimit-limit-requests": limit, "x-ratelimit-remaining-requests": limit}
+    assert headers.observe(given_headers, "openai", NOW) == []
 
 
 def test_nothing_to_see() -> None:

@@ -117,10 +117,15 @@ def test_every_cut_of_a_header(tmp_path: Path) -> None:
     """A file cut anywhere in the part that is read is refused with a reason, never a crash."""
     whole = make_tiny_gguf(tmp_path / "tiny.gguf").read_bytes()
     cut_file = tmp_path / "cut.gguf"
-    for cut in range(0, 250, 3):
+    refused = 0
+    for cut in range(1000):
         cut_file.write_bytes(whole[:cut])
-        with pytest.raises(header.BadGguf):
-            header.read(cut_file)
+        try:
+            assert header.read(cut_file) == header.Header("llama", CONTEXT, LAYERS)
+            break
+        except header.BadGguf:
+            refused += 1
+    assert 150 < refused < 1000
 
 
 def _kv(name: bytes, kind: int, value: bytes) -> bytes:
@@ -173,9 +178,8 @@ def test_which_files_are_models(tmp_path: Path) -> None:
 
 def test_sizes() -> None:
     """The context never exceeds what the model was trained for; layers are offloaded as far as the limit goes."""
-    assert [context_for(*pair) for pair in [(None, 131072), (None, 2048), (None, None), (8192, 4096), (1024, 4096)]] == [
-        4096, 2048, 4096, 4096, 1024,
-    ]  # fmt: skip
+    pairs = [(None, 131072), (None, 2048), (None, None), (8192, 4096), (1024, 4096)]
+    assert [context_for(*pair) for pair in pairs] == [4096, 2048, 4096, 4096, 1024]
     gib = 1024**3
     assert gpu_layers_for(gib, 31, 4096) == 32
     assert gpu_layers_for(8 * gib, 31, 4096) == 12

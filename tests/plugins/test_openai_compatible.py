@@ -558,3 +558,29 @@ def test_urls(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy_for("https://h.example/v1") == "http://proxy.example:3128"
     assert proxy_for("https://x.internal/v1") is None
     assert proxy_for("http://127.0.0.1:9000/v1") is None
+
+
+async def test_compressed_answers_are_bounded(connections: Connections) -> None:
+    """A compressed answer is unpacked as long as it stays within the limit; a bomb is given up on."""
+    from aiohttp import web
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        filler = "x" * (int((await request.json())["max_tokens"]))
+        response = web.json_response({"choices": [], "filler": filler})
+        response.enable_compression(web.ContentCoding.gzip)
+        return response
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    provider = HostProvider("x", {"base_url": site.name, "models": {"m1": {}}}, connections)
+    await provider.start()
+    fine = await call(provider, chat(max_tokens=10_000))
+    assert isinstance(fine.body, bytes)
+    assert len(fine.body) > 10_000
+    failure = await failure_of(call(provider, chat(max_tokens=40_000_000)))
+    assert (failure.error.kind, failure.error.sent) == ("bad_response", "yes")
+    assert "larger than" in failure.message
+    await provider.stop()
+    await runner.cleanup()

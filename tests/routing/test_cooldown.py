@@ -43,16 +43,45 @@ def test_an_abandoned_trial_frees_the_place():
 
 
 def test_a_burst_is_one_failure():
-    """32 calls that began before the bench double nothing."""
+    """32 calls of one burst are one strike, 32 of the next one failure: nothing doubles."""
     rests, clock = make()
-    began = clock.wall_ns()
-    clock.advance(1)
-    for _ in range(32):
-        rests.cool(LAB, "down", hint_seconds=None, began_wall_ns=began)
+    for _ in range(2):
+        assert rests.blocking("lab", None) is None
+        began = clock.wall_ns()
+        clock.advance(1)
+        for _ in range(32):
+            rests.cool(LAB, "down", hint_seconds=None, began_wall_ns=began)
     rest = rests.blocking("lab", None)
     assert rest is not None
     assert rest.failures == 1
     assert rests.retry_after(rest) <= 2.5
+
+
+def test_one_failure_alone_benches_nobody():
+    """A single 500 is forgotten after a success or a minute; the second in a row benches."""
+    rests, clock = make()
+
+    def fail() -> None:
+        began = clock.wall_ns()
+        clock.advance(0.1)
+        rests.cool(LAB, "500", hint_seconds=None, began_wall_ns=began)
+
+    fail()
+    assert rests.blocking("lab", "m") is None
+    rests.succeeded("lab", "m")
+    fail()
+    clock.advance(61)
+    fail()
+    assert rests.blocking("lab", "m") is None
+    fail()
+    assert rests.blocking("lab", "m") is not None
+
+
+def test_a_429_without_a_hint_benches_at_once():
+    """The provider asked for it."""
+    rests, clock = make()
+    rests.cool(LAB, "429", hint_seconds=None, began_wall_ns=clock.wall_ns(), limited=True)
+    assert rests.blocking("lab", "m") is not None
 
 
 def test_a_tombstone_is_for_ever():
@@ -94,7 +123,9 @@ def test_a_later_failure_never_shortens_a_deadline(steps):
             rests.park(LAB, "x")
         else:
             rests.cool(LAB, "x", hint_seconds=seconds if what == "hint" else None, began_wall_ns=clock.wall_ns())
-        rest = rests.all()[LAB]
+        rest = rests.all().get(LAB)
+        if rest is None:
+            continue
         assert rest.until_wall_ns is not None
         assert rest.until_wall_ns >= latest
         latest = rest.until_wall_ns

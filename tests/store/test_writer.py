@@ -48,10 +48,15 @@ async def test_every_batch_size_is_written_completely(database: Database, count:
 async def test_a_bad_row_fails_alone(database: Database) -> None:
     """One row that cannot be stored fails its own caller; those beside it are recorded."""
     await within(5, database.writer.dispatch(dispatch(0)))
-    rows = [dispatch(1), dispatch(0), dispatch(2), dispatch(3, provider=None), dispatch(4, usd_micro=2**70), dispatch(5)]
-    outcome = await within(
-        5, asyncio.gather(*(database.writer.dispatch(row) for row in rows), return_exceptions=True)
-    )
+    rows = [
+        dispatch(1),
+        dispatch(0),
+        dispatch(2),
+        dispatch(3, provider=None),
+        dispatch(4, usd_micro=2**70),
+        dispatch(5),
+    ]
+    outcome = await within(5, asyncio.gather(*(database.writer.dispatch(row) for row in rows), return_exceptions=True))
     assert [type(each) for each in outcome] == [
         type(None), StorageError, type(None), StorageError, StorageError, type(None)
     ]  # fmt: skip

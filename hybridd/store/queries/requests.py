@@ -150,15 +150,23 @@ def _where(query: RequestFilter) -> tuple[list[str], list[Any]]:
         where.append(_status(str(query.status)))
     if query.since is not None:
         where.append("id >= ? AND at_wall_ns >= ?")
-        parameters += [max(0, round(query.since * 1e6) - _ID_MARGIN_US), round(query.since * 1e9)]
+        since_us = _micros("since", query.since)
+        parameters += [max(0, since_us - _ID_MARGIN_US), since_us * 1000]
     if query.until is not None:
         where.append("at_wall_ns < ?")
-        parameters.append(round(query.until * 1e9))
+        parameters.append(_micros("until", query.until) * 1000)
     if query.q:
         where.append(f"({_SEARCHED} LIKE ? ESCAPE '\\' OR id = ?)")
         escaped = query.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         parameters += [f"%{escaped}%", _id_or_none(query.q)]
     return where, parameters
+
+
+def _micros(name: str, seconds: float) -> int:
+    """Rounded: seconds since 1970 as a float are exact to a quarter of a microsecond, not to the nanosecond."""
+    if not 0 <= seconds < 1e11:
+        raise InvalidRequest(f"{name} must be UTC seconds since 1970, not {seconds}", param=name)
+    return round(seconds * 1e6)
 
 
 def _status(text: str) -> str:

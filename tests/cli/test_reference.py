@@ -1,0 +1,34 @@
+"""The command line's page equals its help."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hybridd import errors
+from hybridd.cli import reference
+from hybridd.client import AsyncClient, Client, HybridMLOptimizer
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_current() -> None:
+    """docs/cli.md is what `python -m hybridd.cli.reference --write` makes."""
+    assert reference.target(ROOT).read_text(encoding="utf-8") == reference.markdown()
+
+
+def test_every_exit_code_is_documented() -> None:
+    """The table of exit codes lists every EXIT_ constant."""
+    assert set(reference._EXITS) == {name for name in dir(errors) if name.startswith("EXIT_")}
+
+
+def test_the_python_page_names_existing_methods() -> None:
+    """Every method that docs/python.md lists exists, and every public method of the clients is listed."""
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    for name in re.findall(r"^\| `(\w+)\(", page, re.MULTILINE):
+        assert hasattr(HybridMLOptimizer, name)
+    listed = page.split("Both have ")[1].split(".")[0]
+    named = set(re.findall(r"`(\w+)`", listed))
+    for kind in (Client, AsyncClient):
+        public = {name for name in vars(kind) if not name.startswith("_") and callable(getattr(kind, name))}
+        assert public - {"start"} == named

@@ -1,0 +1,112 @@
+"""Figures, times, bars and tables are pure functions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridd.cli import output, text
+
+amounts = st.floats(0, 1e9, allow_nan=False)
+
+
+@given(amounts, amounts, amounts, st.floats(0, 1e9, allow_nan=False), st.integers(4, 60), st.booleans())
+def test_a_bar_always_has_its_length(
+    used: float, held: float, buffer: float, limit: float, cells: int, rich: bool
+) -> None:
+    """Whatever the figures, a bar has exactly its number of cells, from its alphabet, in its order."""
+    bar = text.bar(used, held, buffer, limit, cells, rich=rich)
+    symbols = "▓▒─░" if rich else "#=-."
+    assert len(bar) == cells
+    assert list(bar) == sorted(bar, key=symbols.index)
+
+
+@pytest.mark.parametrize(
+    ("figures", "bar"),
+    [
+        ((0, 0, 0, 10), "----------"),
+        ((5, 0, 0, 10), "#####-----"),
+        ((3, 2, 1, 10), "###==----."),
+        ((10, 0, 1, 10), "##########"),
+        ((0.01, 0, 0, 10), "#---------"),
+        ((9.99, 0, 0, 10), "#########-"),
+        ((20, 5, 1, 10), "##########"),
+        ((0, 0, 0, 0), ".........."),
+    ],
+)
+def test_bars_show_the_first_use_and_the_last_rest(figures: tuple[float, ...], bar: str) -> None:
+    """Used, reserved, free and buffer in proportion; a part that is not zero is never invisible."""
+    assert text.bar(*figures, 10, rich=False) == bar  # type: ignore[arg-type, misc]  # four floats
+
+
+@pytest.mark.parametrize(
+    ("given_text", "seconds"),
+    [("90", 90), ("30s", 30), ("2h", 7200), ("1d12h", 129_600), ("1w", 604_800), ("1.5h", 5400), (" 2 H ", 7200)],
+)
+def test_durations(given_text: str, seconds: float) -> None:
+    """Plain seconds and combinations of units."""
+    assert text.duration(given_text) == seconds
+
+
+@pytest.mark.parametrize("given_text", ["", "0", "-5s", "2x", "h", "1e9999", "nan", "99999999999d"])
+def test_wrong_durations_are_refused(given_text: str) -> None:
+    """Anything else is a ValueError."""
+    with pytest.raises(ValueError):
+        text.duration(given_text)
+
+
+def test_moments() -> None:
+    """A duration is that long ago; dates and ISO times are themselves."""
+    assert text.moment("2h", 10_000) == 2800
+    assert text.moment("2026-11-01", 0) == datetime(2026, 11, 1).timestamp()
+    assert text.moment("2026-11-01T08:30:00+00:00", 0) == 1_793_521_800
+    with pytest.raises(ValueError, match="neither a duration"):
+        text.moment("yesterday", 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "-"),
+        (-5, "0 s"),
+        (45, "45 s"),
+        (90, "1 min 30 s"),
+        (720, "12 min"),
+        (11_100, "3 h 5 min"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_spans(seconds: float | None, shown: str) -> None:
+    """Two units at most."""
+    assert text.span(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"), [(0, "$0.00"), (0.0000125, "$0.000013"), (0.005, "$0.005"), (1234.5, "$1,234.50"), (None, "-")]
+)
+def test_money(usd: float | None, shown: str) -> None:
+    """Cents, and more places below a cent."""
+    assert text.money(usd) == shown
+
+
+def test_tables_wrap_and_lose_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table fits the terminal by wrapping its flexible column and loses no word; wide characters count two."""
+    monkeypatch.setenv("COLUMNS", "40")
+    words = " ".join(f"word{number}" for number in range(20))
+    output.table([output.Column("A"), output.Column("TEXT", flexible=True)], [("日本", words), ("x", "short")])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(text.width, lines)) <= 40
+    assert " ".join(line[2:].strip() for line in lines[1:-1]).split()[-20:] == words.split()
+    assert lines[1].startswith("日本  word0")
+    assert lines[-1] == "x     short"
+
+
+def test_select_puts_missing_values_last() -> None:
+    """Sorting by a key that some rows lack keeps those rows, at the end, in both directions."""
+    rows = [{"a": None}, {"a": 2}, {"a": 1}, {"a": "x"}]
+    assert [row["a"] for row in output.select(rows, None, "a")] == [1, 2, "x", None]
+    assert [row["a"] for row in output.select(rows, None, "-a")] == ["x", 2, 1, None]
+    assert output.select([], None, "anything") == []
