@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from types import GeneratorType
+from typing import Concatenate, Final, ParamSpec, TypeVar, cast
 
 from hybridd.errors import StorageError
 from hybridd.store.connection import connect, storage_reason
@@ -36,7 +37,7 @@ class Reader:
     ) -> T:
         """``function(connection, *args)`` on the worker thread, after what was queued for writing is committed.
 
-        ``function`` must return plain values, not a cursor or an iterator over one.
+        ``function`` must return plain values, not a cursor; what a generator function yields comes as a list.
 
         Raises:
             StorageError: the database cannot be read, or the query took longer than QUERY_SECONDS.
@@ -73,7 +74,9 @@ class Reader:
             connection.set_progress_handler(lambda: monotonic() > deadline, _CHECK_EVERY)
             connection.execute("BEGIN")
             try:
-                return function(connection, *args, **kwargs)
+                value = function(connection, *args, **kwargs)
+                # A generator would be read on another thread, after its snapshot has ended.
+                return cast(T, list(value)) if isinstance(value, GeneratorType) else value
             finally:
                 connection.rollback()
         except sqlite3.Error as error:

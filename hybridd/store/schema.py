@@ -54,13 +54,14 @@ def revision(connection: sqlite3.Connection, path: Path) -> str | None:
         return None
     if "alembic_version" not in names or "calls" not in names:
         raise StateError(
-            f"the file {path} holds tables that are not hybridd's ({', '.join(sorted(names)[:5])}…); move it aside, or use"
-            " another state directory (HYBRIDD_STATE_DIR)"
+            f"the file {path} holds tables that are not hybridd's ({', '.join(sorted(names)[:5])}…); move it aside, or"
+            " use another state directory (HYBRIDD_STATE_DIR)"
         )
     rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if len(rows) != 1:
         raise StateError(
-            f"the database {path} does not say which schema it has (alembic_version has {len(rows)} rows instead of one)"
+            f"the database {path} does not say which schema it has: alembic_version has {len(rows)} rows instead of"
+            " one; move it aside, or put a backup in its place"
         )
     return str(rows[0][0])
 

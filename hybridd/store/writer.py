@@ -302,7 +302,9 @@ class Writer:
                 continue
             try:
                 self._session.reopen()
-            except sqlite3.Error as again:
+                # What was kept goes first: a disk with room for the probe only is still a full disk.
+                self._write_queued()
+            except (sqlite3.Error, OSError) as again:
                 newest = self._session.describe(again)
                 if newest != reason:
                     reason = newest

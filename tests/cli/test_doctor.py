@@ -59,8 +59,10 @@ def test_a_missing_plugin_program_is_an_error(tmp_path: Path, monkeypatch: pytes
     """A plugin folder that is not there, or does not load, is an error."""
     monkeypatch.setattr("hybridd.locations.plugins_dir", lambda: tmp_path / "plugins")
     assert {one.level for one in software.components()} == {"error"}
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "__init__.py").touch()
     for name in ("specialists", "llama_cpp", "github_models", "openai_compatible"):
-        (tmp_path / "plugins" / name).mkdir(parents=True)
+        (tmp_path / "plugins" / name).mkdir()
         (tmp_path / "plugins" / name / "__main__.py").write_text("raise RuntimeError('broken by hand')")
     assert {one.message for one in software.components()} == {"RuntimeError: broken by hand"}
 

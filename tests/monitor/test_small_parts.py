@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 from pathlib import Path
@@ -84,7 +85,7 @@ async def test_a_failing_probe_is_asked_less_and_less(hub: SmallHub, clock: Manu
         if len(hub.probed) > before:
             asked.append(clock.boot_ns() // NS)
         clock.advance(30)
-    gaps = [later - sooner for sooner, later in zip(asked, asked[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(asked)]
     assert gaps[:5] == [60, 120, 240, 480, 600]
     assert set(gaps[5:]) == {600}
     assert probes.status["a"].reason == "plugin lost"

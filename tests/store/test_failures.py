@@ -52,6 +52,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def _fill(path: Path) -> None:
+    """Write until the file system is full."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+async def _dispatch_many(database: Database) -> None:
+    """Dispatches of a thousand bytes, one after another, until one fails."""
+    for number in range(2, 400):
+        await within(5, database.writer.dispatch(dispatch(number, price="x" * 1000)))
+
+
 async def test_a_full_disk_stops_dispatching_and_recovers_by_itself(small_disk: Path) -> None:
     """On a really full disk dispatches fail with the reason, settlements wait, and both go on after room is made."""
     database = opened(small_disk / "state")
@@ -60,12 +73,10 @@ async def test_a_full_disk_stops_dispatching_and_recovers_by_itself(small_disk: 
         row = dispatch(1)
         await within(5, database.writer.dispatch(row))
         ballast = small_disk / "ballast"
-        with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(bytes(4096))
+        with pytest.raises(OSError, match="No space left"):
+            _fill(ballast)
         with pytest.raises(StorageError, match="the disk is full"):
-            for number in range(2, 400):
-                await within(5, database.writer.dispatch(dispatch(number, price="x" * 1000)))
+            await _dispatch_many(database)
         await states.until(True)
         with pytest.raises(StorageError, match="the disk is full"):
             await database.writer.dispatch(dispatch(1000))
@@ -93,7 +104,7 @@ def test_a_read_only_disk_is_a_clear_error(small_disk: Path) -> None:
     opened(state).close()
     before = (state / "hybridd.db").stat()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(StateError, match=f"{state}.*(Read-only|read-only|not writable)"):
+    with pytest.raises(StateError, match=rf"{state}.*(Read-only|read-only|not writable)"):
         opened(state)
     after = (state / "hybridd.db").stat()
     assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
@@ -102,10 +113,9 @@ def test_a_read_only_disk_is_a_clear_error(small_disk: Path) -> None:
 def test_a_disk_that_is_full_at_the_start_is_a_clear_error(small_disk: Path) -> None:
     """Without room for a fresh schema the start fails with that reason, and works once there is room."""
     ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(bytes(4096))
-    with pytest.raises(StateError, match="No space|disk is full|input/output"):
+    with pytest.raises(OSError, match="No space left"):
+        _fill(ballast)
+    with pytest.raises(StateError, match=r"No space|disk is full|input/output"):
         opened(small_disk / "state")
     ballast.unlink()
     opened(small_disk / "state").close()

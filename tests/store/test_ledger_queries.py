@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ T0_NS = T0_US * 1000
 SECOND_US = 1_000_000
 
 
-def _all(**options: Any) -> Callable[[Any], list[ledger.EndedCalls]]:
-    return lambda connection: list(ledger.ended_since(connection, **options))
+async def _since(database: Database, **options: Any) -> list[ledger.EndedCalls]:
+    return list(await database.reader.run(ledger.ended_since, **options))
 
 
 async def _ended(database: Database, number: int, **fields: Any) -> None:
@@ -50,9 +49,9 @@ async def test_ended_since_is_by_end_and_leaves_out_what_does_not_count(database
     await _ended(database, 2 * SECOND_US, ended_wall_ns=T0_NS + 2000 * NS, state="unknown")
     await _ended(database, 3 * SECOND_US, ended_wall_ns=T0_NS + 2500 * NS, state="released")
     await database.writer.dispatch(dispatch(4 * SECOND_US))
-    found = await database.reader.run(_all(wall_ns_cutoff=T0_NS + 2000 * NS))
+    found = await _since(database, wall_ns_cutoff=T0_NS + 2000 * NS)
     assert [(row.ended_wall_ns - T0_NS) // NS for row in found] == [3000, 2000]
-    short = await database.reader.run(_all(wall_ns_cutoff=T0_NS + 2000 * NS, longest_seconds=1.0))
+    short = await _since(database, wall_ns_cutoff=T0_NS + 2000 * NS, longest_seconds=1.0)
     assert short == [], "the range of ids is bounded by the longest call"
 
 
@@ -66,10 +65,10 @@ async def test_ended_since_by_the_boot_clock_survives_a_wall_clock_that_jumped(t
     database = opened(tmp_path, clock)
     try:
         cutoff = clock.wall_ns() - 60 * NS
-        assert await database.reader.run(_all(wall_ns_cutoff=cutoff)) == []
-        found = await database.reader.run(_all(wall_ns_cutoff=cutoff, boot=database.boot, boot_ns_cutoff=4 * NS))
+        assert await _since(database, wall_ns_cutoff=cutoff) == []
+        found = await _since(database, wall_ns_cutoff=cutoff, boot=database.boot, boot_ns_cutoff=4 * NS)
         assert [row.ended_boot_ns for row in found] == [5 * NS]
-        late = await database.reader.run(_all(wall_ns_cutoff=cutoff, boot=database.boot, boot_ns_cutoff=6 * NS))
+        late = await _since(database, wall_ns_cutoff=cutoff, boot=database.boot, boot_ns_cutoff=6 * NS)
         assert late == []
     finally:
         database.close()
@@ -81,7 +80,7 @@ async def test_buckets_never_expire_early(database: Database) -> None:
         await _ended(database, number, ended_boot_ns=end, input_tokens=10, first_byte_boot_ns=end - 50)
     await _ended(database, 10, ended_boot_ns=101, model="m2")
     await _ended(database, 11, ended_boot_ns=102)
-    found = await database.reader.run(_all(wall_ns_cutoff=0, bucket_ns=10))
+    found = await _since(database, wall_ns_cutoff=0, bucket_ns=10)
     by = {(row.model, row.ended_boot_ns): row for row in found}
     assert set(by) == {("m1", 109), ("m1", 110), ("m2", 101)}
     whole = by["m1", 109]
@@ -94,7 +93,7 @@ async def test_buckets_never_expire_early(database: Database) -> None:
 async def test_a_first_byte_of_another_boot_is_not_used(database: Database) -> None:
     """A call that a crash ended in another boot has no first byte on that boot's clock."""
     await _ended(database, 0, first_byte_boot_ns=5, ended_boot=2)
-    (row,) = await database.reader.run(_all(wall_ns_cutoff=0))
+    (row,) = await _since(database, wall_ns_cutoff=0)
     assert row.first_byte_boot_ns is None
     assert row.boot == 2
 

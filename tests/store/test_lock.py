@@ -91,7 +91,7 @@ def test_a_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
 def test_a_state_path_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     """The message names the path."""
     (tmp_path / "state").write_text("")
-    with pytest.raises(StateError, match="state directory .*state"):
+    with pytest.raises(StateError, match=r"state directory .*state"):
         opened(tmp_path / "state")
 
 

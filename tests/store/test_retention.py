@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from hybridd.store import retention
@@ -43,7 +44,7 @@ async def test_only_what_is_old_goes(database: Database) -> None:
         )
     )
     for at in (old, new):
-        await database.writer.call(lambda c, at=at: feedback.add(c, at=at, score=1.0))
+        await database.writer.call(partial(feedback.add, at=at, score=1.0))
     gone = await within(20, retention.expire(database.writer, now=new + 1000, keep_seconds=30 * 86_400))
     assert gone["requests"] == 1200
     assert gone["calls"] == 1200

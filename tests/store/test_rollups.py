@@ -61,13 +61,13 @@ def _check(database: Database) -> None:
 
 amounts = st.integers(0, 10_000)
 names = st.sampled_from(["a", "b"])
-ends = st.builds(
+ends: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     state=st.sampled_from(["settled", "settled", "unknown", "released"]),
     input_tokens=amounts, output_tokens=amounts, usd_micro=amounts, bytes_down=amounts, failed=st.integers(0, 1),
 )  # fmt: skip
 calls = st.lists(st.tuples(st.integers(0, 100 * HOUR_US), names, names, st.lists(ends, max_size=3)), max_size=25)
-finished = st.lists(
+finished: st.SearchStrategy[list[Any]] = st.lists(
     st.tuples(
         st.integers(0, 100 * HOUR_US),
         st.builds(
@@ -83,7 +83,7 @@ finished = st.lists(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(calls=calls, finished=finished, restart=st.booleans())
 def test_rollups_equal_the_sum_over_rows(calls: list[Any], finished: list[Any], restart: bool) -> None:
-    """For any calls, endings (repeated ones too), requests and a restart between, both rollups equal SQL over the rows."""
+    """For any calls, endings (repeated too), requests and a restart, both rollups equal SQL over the rows."""
 
     async def work(folder: Path) -> None:
         database = opened(folder)

@@ -124,7 +124,7 @@ def test_an_older_database_is_backed_up_and_migrated_in_a_child(
 def test_a_failing_migration_changes_nothing_and_names_the_backup(
     tmp_path: Path, next_revision: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error holds the reason and the backup; the database still has its old schema and opens with the old program."""
+    """The error holds reason and backup; the database keeps its old schema and opens with the old program."""
     state = tmp_path / "state"
     with monkeypatch.context() as past:
         past.setattr(schema, "HEAD", schema.REVISIONS[0])

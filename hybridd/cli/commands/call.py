@@ -100,9 +100,9 @@ def write(pieces: Iterable[str]) -> None:
     last = "\n"
     try:
         for piece in pieces:
+            last = piece[-1:] or last  # before the write: an interrupt may come right after it
             sys.stdout.write(text.clean(piece) if terminal else piece)
             sys.stdout.flush()
-            last = piece[-1:] or last
     finally:
         if last != "\n":
             sys.stdout.write("\n")

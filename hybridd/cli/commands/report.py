@@ -12,11 +12,11 @@ from hybridd.client import wire
 from hybridd.client.stdlib import Api
 
 GROUPS = ("provider", "model", "task", "day", "hour")
-_PLOT_CELLS = 14
+_LEAST_CELLS = 10
+_WHEN_NOT_ZERO = {"failed_requests", "cache_hits"}
 # key of the answer → title, and how it is shown; a key the daemon does not send is left out.
 _COLUMNS: dict[str, tuple[str, Any]] = {
     "requests": ("REQUESTS", text.number),
-    "calls": ("CALLS", text.number),
     "failed_requests": ("FAILED", text.number),
     "cache_hits": ("CACHED", text.number),
     "input_tokens": ("TOKENS IN", text.number),
@@ -70,34 +70,34 @@ def cli(
 
 def _show(report: dict[str, Any], groups: list[str], plotted: str) -> None:
     rows = report["rows"]
-    shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
-    shown = [
-        key
-        for key in shown
-        if key not in {"failed_requests", "cache_hits", "calls"} or any(row.get(key) for row in rows)
-    ]
-    largest = max((float(row.get(plotted) or 0) for row in rows), default=0.0)
+    used = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
+    shown = [key for key in used if key not in _WHEN_NOT_ZERO or any(row.get(key) for row in rows)]
     titles = [output.Column(group.upper(), flexible=True) for group in groups]
     titles += [output.Column(_COLUMNS[key][0], right=True) for key in shown]
-    rich = text.utf8()
     lines = [_line(row, groups, shown) for row in rows]
     total = report.get("total") or {}
     if len(rows) > 1 and total:
         lines.append(_line({**total, groups[0]: "total"}, groups, shown))
-    if _fits(titles, lines):
-        titles.append(output.Column(""))
-        bars = [text.plot(float(row.get(plotted) or 0), largest, _PLOT_CELLS, rich=rich) for row in rows]
-        lines = [[*line, bar] for line, bar in zip(lines, [*bars, ""], strict=False)]
     output.table(titles, lines)
+    _plot(rows, groups, plotted)
     _trend(report.get("trend") or {})
 
 
-def _fits(titles: list[output.Column], lines: list[list[str]]) -> bool:
-    """Is there room for the bars beside the figures?"""
-    widths = [
-        max(text.width(title.title), *(text.width(line[at]) for line in lines)) for at, title in enumerate(titles)
+def _plot(rows: list[dict[str, Any]], groups: list[str], plotted: str) -> None:
+    """Bars of one figure, one for each row, when there is something to compare."""
+    largest = max(float(row.get(plotted) or 0) for row in rows)
+    if len(rows) < 2 or largest <= 0:
+        return
+    title, shown = _COLUMNS[plotted]
+    labels = [" ".join(_line(row, groups, [])) for row in rows]
+    figures = [shown(row.get(plotted)) for row in rows]
+    cells = output.columns() - max(map(text.width, labels)) - max(map(len, figures)) - 4
+    output.emit()
+    bars = [
+        text.plot(float(row.get(plotted) or 0), largest, max(_LEAST_CELLS, cells), rich=text.utf8()) for row in rows
     ]
-    return sum(widths) + 2 * len(widths) + _PLOT_CELLS <= output.columns()
+    columns = [output.Column(title, flexible=True), output.Column("", right=True), output.Column("")]
+    output.table(columns, list(zip(labels, figures, bars, strict=True)))
 
 
 def _line(row: dict[str, Any], groups: list[str], shown: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
 from typing import Any
 
 import click
@@ -60,26 +60,27 @@ def cli(
     if not page["requests"]:
         output.emit("No request matches.")
         return
+    now = time.time()
     titles = [
         output.Column("REQUEST"),
-        output.Column("AT"),
+        output.Column("AGE"),
         output.Column("TASK", flexible=True),
         output.Column("ANSWERED BY", flexible=True),
         output.Column("STATUS", flexible=True),
         output.Column("TOOK", right=True),
         output.Column("COST", right=True),
     ]
-    output.table(titles, [_row(one) for one in page["requests"]])
+    output.table(titles, [_row(one, now) for one in page["requests"]])
     if page.get("next"):
         output.emit(f"more: --cursor {page['next']}")
 
 
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
+def _row(one: dict[str, Any], now: float) -> tuple[str, ...]:
     answered = f"{one['provider']}:{one['model']}" if one.get("provider") else "-"
     cached = " (cache)" if one.get("cache") == "hit" else ""
     return (
         one["id"],
-        datetime.fromtimestamp(one["at"]).astimezone().strftime("%m-%d %H:%M"),
+        text.span(now - one["at"]),
         one.get("task") or "-",
         answered + cached,
         str(one["status"]) + (f" {one['error_code']}" if one.get("error_code") else ""),
