@@ -37,6 +37,7 @@ from hybridd.store.database import Database
 
 log = logs.get_logger("hybridd")
 PULSE_SECONDS = 0.25
+SWITCH_SECONDS = 0.0005
 
 
 def main(config: Path | None = None) -> int:
@@ -44,6 +45,9 @@ def main(config: Path | None = None) -> int:
 
     A configuration or state that cannot be used is one sentence on stderr and a stable exit status.
     """
+    # The writer's and the log's threads share the interpreter with the event loop: by default one of them may hold it for
+    # 5 ms, which is five routed calls.
+    sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(level=os.environ.get("HYBRIDD_LOG_LEVEL", "info"))
     try:
         resolved = load(config)

@@ -215,6 +215,15 @@ def test_long_texts_are_cut_without_showing_half_a_key() -> None:
             assert masked.endswith("more characters)")
 
 
+def test_masking_that_shortens_the_text_does_not_uncover_half_a_key() -> None:
+    """What masking frees is not filled with the unchecked end of the first cut."""
+    register_secret("correct horse battery staple")
+    start = "sk-" + "A" * 8000 + " "
+    edge = module.LONGEST_TEXT + module._OVERLAP
+    text = start + "." * (edge - len(start) - 13) + "correct horse battery staple" + "." * 50_000
+    assert "correct" not in redact(text)
+
+
 @pytest.mark.parametrize(
     "unit",
     ["eyJ-", "token=", "secret ", "sk-", "authorization: ", "bearer ", "://", "-----BEGIN A", " ", 'token"', "ab-"],

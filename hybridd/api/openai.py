@@ -28,6 +28,7 @@ from hybridd.errors import HybriddError, NotFound
 from hybridd.routing.execute import Outcome
 from hybridd.routing.request import Kind, RoutedRequest, parse, parse_body
 
+_WHOLE_HEAD = b"".join([b"%b: %b\r\n" % header for header in (JSON_TYPE, API_VERSION)])
 _SSE_HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -57,7 +58,7 @@ async def routed(services: Services, kind: Kind, scope: Scope, receive: Receive,
         if sink is not None:
             await sink.finish(outcome)
         else:
-            await _send_whole(send, request, outcome)
+            await _send_whole(scope, send, request, outcome)
     except ClientGone:
         return
     except HybriddError as error:
@@ -71,14 +72,19 @@ async def routed(services: Services, kind: Kind, scope: Scope, receive: Receive,
             raise
 
 
-async def _send_whole(send: Send, request: RoutedRequest, outcome: Outcome) -> None:
+async def _send_whole(scope: Scope, send: Send, request: RoutedRequest, outcome: Outcome) -> None:
     body = outcome.body
     if request.explain:
         body = body.rstrip()[:-1] + b',"hybridd":' + encode(explanation(outcome)) + b"}"
-    headers = [JSON_TYPE, *_routed_headers(outcome)]
+    headers = _routed_headers(outcome)
     headers.append((b"x-hybridd-latency-ms", b"%.3f" % outcome.latency_ms))
     headers.append((b"x-hybridd-cost-usd", b"%.6f" % (outcome.usd_micro / 1e6)))
-    await send_bytes(send, 200, body, headers)
+    connection = scope["state"].get("connection")
+    if connection is not None:
+        head = b"".join([b"%b: %b\r\n" % header for header in headers])
+        if connection.answer_whole(scope, 200, _WHOLE_HEAD + head, body):
+            return
+    await send_bytes(send, 200, body, [JSON_TYPE, *headers])
 
 
 def _routed_headers(outcome: Outcome) -> Headers:
@@ -99,6 +105,8 @@ def _routed_headers(outcome: Outcome) -> Headers:
 
 def _header_value(text: str) -> bytes:
     """Model names are free text: what cannot stand in a header is replaced."""
+    if text.isascii() and text.isprintable():
+        return text.encode("ascii")
     return "".join(char if " " <= char <= "~" else "?" for char in text).encode("ascii")
 
 

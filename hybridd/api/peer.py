@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -68,6 +68,29 @@ class PeerProtocol(HttpToolsProtocol):
             "refused a connection: pid %d has uid %d, only %d and 0 may connect", peer.pid, peer.uid, self.own_uid
         )
         self._refuse(PermissionRefused(f"uid {peer.uid} may not use this hybridd"))
+
+    def answer_whole(self, scope: MutableMapping[str, Any], status: int, head: bytes, body: bytes) -> bool:
+        """Sends a complete answer in one write; False when this request needs uvicorn's own way.
+
+        uvicorn checks every header with two regular expressions and writes head and body apart, which costs a routed
+        call 15 % of the loop's time. ``head`` is our own and ends each line with CRLF; ``content-length`` is added here.
+        """
+        cycle = self.cycle
+        if (
+            cycle.scope is not scope
+            or cycle.response_started
+            or cycle.disconnected
+            or self.flow.write_paused
+            or not cycle.keep_alive
+            or scope["method"] == "HEAD"
+        ):
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (STATUS_LINE[status], len(body), head, body))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """Invalid HTTP gets the same error shape as everything else."""

@@ -62,10 +62,12 @@ def _report(error: errors.HybriddError, as_json: bool) -> int:
             body["error"]["retry_after"] = error.retry_after
         note(json.dumps(body, ensure_ascii=False))
         return error.exit_code
-    note(f"error: {error.message}")
-    if isinstance(error, errors.NoFeasibleProvider):
-        for line in rejections(error.details):
-            note(f"  {line}")
+    reasons = rejections(error.details) if isinstance(error, errors.NoFeasibleProvider) else []
+    # The message of such an error goes on with the reasons themselves; here each gets its own line.
+    head = error.message.partition(f" {reasons[0]}")[0] if reasons else error.message
+    note(f"error: {head}")
+    for line in reasons:
+        note(f"  {line}")
     if error.retry_after is not None:
         note(f"  trying again can help in {error.retry_after:g} s")
     if error.request_id is not None:

@@ -253,7 +253,7 @@ class AsyncClient:
         model: str | None = None,
         task: str | None = None,
     ) -> Report:
-        """Usage, cost and trend, grouped by any of provider, model, task, day, hour."""
+        """Usage, cost and trend, grouped by any of provider, model, task, day, hour (default: provider and model)."""
         groups = group_by if group_by is None or isinstance(group_by, str) else list(group_by)
         sent = wire.get(
             "/v1/report", group_by=groups, since=since, until=until, provider=provider, model=model, task=task
@@ -264,9 +264,14 @@ class AsyncClient:
         return cast(dict[str, Any], await self._send(wire.get("/v1/usage", since=since, until=until, **filters)))
 
     async def history(
-        self, series: str, *, since: float | None = None, until: float | None = None, step: float | None = None
+        self,
+        series: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        step: float | None = None,
     ) -> History:
-        """One recorded series of samples."""
+        """One recorded series of samples; without a name, ``names`` of all series."""
         sent = wire.get("/v1/history", series=series, since=since, until=until, step=step)
         return cast(History, await self._send(sent))
 
@@ -279,7 +284,7 @@ class AsyncClient:
     # ---- alerts and events -----------------------------------------------------------------------------------------
 
     async def alerts(self, state: str | None = None) -> list[dict[str, Any]]:
-        """Alerts, newest first; ``state`` is open, acknowledged, silenced or resolved."""
+        """Alerts, newest first; ``state``: live (not resolved), open, acknowledged, silenced, resolved; None: all."""
         return cast(list[dict[str, Any]], (await self._send(wire.get("/v1/alerts", state=state)))["alerts"])
 
     async def ack(self, alert_id: int) -> dict[str, Any]:

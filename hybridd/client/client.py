@@ -255,7 +255,7 @@ class Client:
         model: str | None = None,
         task: str | None = None,
     ) -> Report:
-        """Usage, cost and trend, grouped by any of provider, model, task, day, hour."""
+        """Usage, cost and trend, grouped by any of provider, model, task, day, hour (default: provider and model)."""
         groups = group_by if group_by is None or isinstance(group_by, str) else list(group_by)
         sent = wire.get(
             "/v1/report", group_by=groups, since=since, until=until, provider=provider, model=model, task=task
@@ -266,9 +266,14 @@ class Client:
         return cast(dict[str, Any], self._send(wire.get("/v1/usage", since=since, until=until, **filters)))
 
     def history(
-        self, series: str, *, since: float | None = None, until: float | None = None, step: float | None = None
+        self,
+        series: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        step: float | None = None,
     ) -> History:
-        """One recorded series of samples."""
+        """One recorded series of samples; without a name, ``names`` of all series."""
         sent = wire.get("/v1/history", series=series, since=since, until=until, step=step)
         return cast(History, self._send(sent))
 
@@ -281,7 +286,7 @@ class Client:
     # ---- alerts and events -----------------------------------------------------------------------------------------
 
     def alerts(self, state: str | None = None) -> list[dict[str, Any]]:
-        """Alerts, newest first; ``state`` is open, acknowledged, silenced or resolved."""
+        """Alerts, newest first; ``state``: live (not resolved), open, acknowledged, silenced, resolved; None: all."""
         return cast(list[dict[str, Any]], self._send(wire.get("/v1/alerts", state=state))["alerts"])
 
     def ack(self, alert_id: int) -> dict[str, Any]:

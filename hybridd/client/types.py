@@ -121,8 +121,9 @@ class Report(TypedDict):
 class History(TypedDict):
     """``points`` are ``[time, value]`` pairs, oldest first."""
 
-    series: str
+    series: str | None
     points: list[list[float]]
+    names: NotRequired[list[str]]
 
 
 class Event(TypedDict):

@@ -125,8 +125,8 @@ def feedback(request_id: str, score: float, subject: str | None, comment: str | 
 
 
 def silence(alert_id: int, seconds: float) -> Call:
-    if isinstance(seconds, bool) or not 0 < seconds < float("inf"):
-        raise errors.InvalidRequest("seconds must be a positive number", param="seconds")
+    if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
+        raise errors.InvalidRequest("seconds must be a number from 0 (which ends the silence)", param="seconds")
     return post(f"/v1/alerts/{segment(alert_id)}/silence", seconds=seconds)
 
 

@@ -6,6 +6,7 @@ references may). ``load`` also resolves.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ _KEY_FORMATS = re.compile(
 
 
 def find(path: Path | None) -> Path | None:
-    """The file to read: the one given (it must exist), else the default place when there is a file, else none."""
+    """The file to read: the one given (it must exist, by ``--config`` or by ``HYBRIDD_CONFIG``), else the XDG place when
+    there is a file, else none."""
     if path is not None:
         return path
     default = locations.config_path()
-    return default if default.exists() else None
+    return default if default.exists() or os.environ.get("HYBRIDD_CONFIG") else None
 
 
 def read(path: Path | None) -> Settings:

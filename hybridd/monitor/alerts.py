@@ -7,7 +7,6 @@ the logs.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -23,23 +22,10 @@ from hybridd.errors import InvalidRequest, NotFound
 from hybridd.monitor.book import REOPEN_SECONDS, Alert, Book, Change
 from hybridd.monitor.conditions import Condition
 from hybridd.monitor.ports import DatabasePort
+from hybridd.store.queries import alerts as rows
 
-_COLUMNS = (
-    "id, key, name, severity, state, message, provider, opened_at, updated_at, resolved_at, acknowledged_at, count,"
-    " data"
-)
-_SAVE = (
-    f"INSERT INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * 13)}) ON CONFLICT (id) DO UPDATE SET"
-    " severity = excluded.severity, state = excluded.state, message = excluded.message,"
-    " updated_at = excluded.updated_at,"
-    " resolved_at = excluded.resolved_at, acknowledged_at = excluded.acknowledged_at, count = excluded.count,"
-    " data = excluded.data"
-)
-_SAVE_SILENCE = (
-    'INSERT INTO silences (key, created_at, "until", reason) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET'
-    ' created_at = excluded.created_at, "until" = excluded."until", reason = excluded.reason'
-)
-_LEVEL = {"info": "info", "warning": "warning", "critical": "critical"}
+STATES = ("live", "open", "acknowledged", "silenced", "resolved")
+LONGEST_SILENCE_SECONDS = 366 * 86_400.0
 
 
 class Alerts:
@@ -105,13 +91,13 @@ class Alerts:
             InvalidRequest: ``until`` is not a moment within the next year.
         """
         now = self._now()
-        if not until <= now + 366 * 86_400:  # also refuses NaN
+        if not until <= now + LONGEST_SILENCE_SECONDS:  # also refuses NaN
             raise InvalidRequest("until must be a moment within the next year, in UTC seconds", param="until")
         key = (await self.get(alert_id)).key
         if until > now:
-            self._database.writer.execute(_SAVE_SILENCE, (key, now, until, logs.redact(reason)))
+            self._database.writer.execute(*rows.save_silence(rows.Silence(key, now, until, logs.redact(reason))))
         else:
-            self._database.writer.execute("DELETE FROM silences WHERE key = ?", (key,))
+            self._database.writer.execute(*rows.delete_silence(key))
         self._tell(self._book.silence(key, until, now))
         return await self.get(alert_id)
 
@@ -126,10 +112,10 @@ class Alerts:
         alert = self._book.find(alert_id)
         if alert is not None:
             return self._book.view(alert, self._now())
-        rows = await self._database.reader.run(_select, "WHERE id = ?", (alert_id,))
-        if not rows:
+        found = await self._database.reader.run(rows.one, alert_id)
+        if found is None:
             raise NotFound(f"there is no alert {alert_id}", param="id")
-        return self._from_row(rows[0])
+        return self._book.view(_alert(found), self._now())
 
     async def list(
         self, *, state: str | None = None, limit: int = 100, before_id: int | None = None
@@ -138,24 +124,20 @@ class Alerts:
         for all; ``before_id`` continues a list.
 
         Raises:
-            InvalidRequest: an unknown state.
+            InvalidRequest: an unknown state, or a limit that is not between 1 and 1,000.
         """
-        states = ("live", "open", "acknowledged", "silenced", "resolved")
-        if state is not None and state not in states:
-            raise InvalidRequest(f"state {state!r} is not one of {', '.join(states)}", param="state")
+        if state is not None and state not in STATES:
+            raise InvalidRequest(f"state {state!r} is not one of {', '.join(STATES)}", param="state")
+        if not 1 <= limit <= rows.MAX_LIMIT:
+            raise InvalidRequest(f"limit must be between 1 and {rows.MAX_LIMIT}", param="limit")
         found = {view.id: view for view in self.live() if before_id is None or view.id < before_id}
         if state in (None, "resolved"):
-            where, params = ("WHERE id < ?", (before_id,)) if before_id is not None else ("", ())
-            if state == "resolved":
-                where = f"{where} AND state = 'resolved'" if where else "WHERE state = 'resolved'"
-            tail = f"{where} ORDER BY id DESC LIMIT {int(limit) + len(found)}"
-            for row in await self._database.reader.run(_select, tail, params):
-                # Memory is newer than the rows: a change may still be in the writer's queue.
-                known = self._book.find(row[0])
-                view = self._from_row(row) if known is None else self._book.view(known, self._now())
-                found[view.id] = view
+            for view in await self._database.reader.run(_page, state, before_id, limit):
+                # Memory is newer than the rows: on a disk that refuses, a change may not be there yet.
+                known = self._book.find(view.id)
+                found[view.id] = view if known is None else self._book.view(known, self._now())
         views = sorted(found.values(), key=lambda view: -view.id)
-        wanted = {None: states, "live": states[1:4]}.get(state, (state,))
+        wanted = {None: STATES, "live": STATES[1:4]}.get(state, (state,))
         return [view for view in views if view.state in wanted][:limit]
 
     # Inside.
@@ -165,15 +147,11 @@ class Alerts:
 
     def _tell(self, changes: Sequence[Change]) -> Sequence[Change]:
         for change in changes:
-            view = change.alert
-            data = json.dumps(logs.redact_value(view.data), default=str)
-            self._database.writer.execute(
-                _SAVE,
-                (
-                    view.id, view.key, view.name, view.severity, view.state, logs.redact(view.message), view.provider,
-                    view.opened_at, view.updated_at, view.resolved_at, change.acknowledged_at, view.count, data,
-                ),
-            )  # fmt: skip
+            # A reason may quote what an upstream said, and that may quote a key.
+            view = msgspec.structs.replace(
+                change.alert, message=logs.redact(change.alert.message), data=logs.redact_value(change.alert.data)
+            )
+            self._database.writer.execute(*rows.save(view, change.acknowledged_at))
             record = msgspec.to_builtins(view)
             self._bus.publish("alert", {"change": change.what, **record})
             if change.loud:
@@ -186,33 +164,26 @@ class Alerts:
         view = change.alert
         fields: dict[str, Any] = {"alert": view.name, "id": view.id, "key": view.key}
         if change.what in ("opened", "reopened", "worse", "unsilenced"):
-            getattr(self._log, _LEVEL[view.severity])(view.message, **fields)
+            getattr(self._log, view.severity)(view.message, **fields)
         elif change.what == "resolved":
             self._log.info("resolved: " + view.message, **fields)
 
-    def _from_row(self, row: tuple[Any, ...]) -> AlertView:
-        alert = _alert(row)
-        return self._book.view(alert, self._now())
+
+def _page(connection: sqlite3.Connection, state: str | None, before_id: int | None, limit: int) -> Sequence[AlertView]:
+    return rows.page(connection, state=state, before_id=before_id, limit=limit)
 
 
-def _select(connection: sqlite3.Connection, tail: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    return connection.execute(f"SELECT {_COLUMNS} FROM alerts {tail}", params).fetchall()
-
-
-def _load(connection: sqlite3.Connection, now: float) -> tuple[int, list[Alert], dict[str, float]]:
+def _load(connection: sqlite3.Connection, now: float) -> tuple[int, Sequence[Alert], dict[str, float]]:
     """Next id, the live and recently resolved alerts (oldest first, so that the newest of a key wins), silences."""
-    row = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM alerts").fetchone()
-    tail = "WHERE state <> 'resolved' OR id IN (SELECT id FROM alerts ORDER BY id DESC LIMIT 500) ORDER BY id"
-    alerts = [_alert(found) for found in _select(connection, tail, ())]
-    alerts = [alert for alert in alerts if alert.resolved_at is None or now - alert.resolved_at < REOPEN_SECONDS]
-    silences = dict(connection.execute('SELECT key, "until" FROM silences WHERE "until" > ?', (now,)).fetchall())
-    return row[0], alerts, silences
+    kept = [_alert(found) for found in rows.stored(connection, resolved_since=now - REOPEN_SECONDS)]
+    silences = {silence.key: silence.until for silence in rows.silences(connection, now=now)}
+    return rows.next_id(connection), kept, silences
 
 
-def _alert(row: tuple[Any, ...]) -> Alert:
-    (id_, key, name, severity, state, message, provider, opened, updated, resolved, acknowledged, count, data) = row
-    del state  # follows from the rest and from the silences
+def _alert(stored: rows.StoredAlert) -> Alert:
+    view = stored.view  # its state follows from the rest and from the silences
     return Alert(
-        id=id_, key=key, name=name, severity=severity, message=message, provider=provider, opened_at=opened,
-        updated_at=updated, count=count, resolved_at=resolved, acknowledged_at=acknowledged, data=json.loads(data),
+        id=view.id, key=view.key, name=view.name, severity=view.severity, message=view.message, provider=view.provider,
+        opened_at=view.opened_at, updated_at=view.updated_at, count=view.count, resolved_at=view.resolved_at,
+        acknowledged_at=stored.acknowledged_at, data=view.data,
     )  # fmt: skip

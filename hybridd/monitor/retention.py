@@ -13,6 +13,7 @@ from functools import partial
 from hybridd.contracts.views import LimitView
 from hybridd.monitor import series
 from hybridd.monitor.ports import DatabasePort
+from hybridd.store.queries.samples import names
 
 DAY = 86_400
 PIECE = 2_000
@@ -50,7 +51,7 @@ async def sweep(database: DatabasePort, now: float, *, days: int, keep_calls_day
     for table, step in steps:
         done[table] = await _until_done(database, step)
     done["samples"] = done["thinned"] = 0
-    for name in await database.reader.run(series.names):
+    for name in await database.reader.run(names):
         done["samples"] += await _until_done(database, partial(_delete_samples, name=name, before=cutoff))
         for age, width in series.THINNING:
             done["thinned"] += await _thin(database, name, now - age, width)

@@ -79,16 +79,6 @@ class Crowd(Struct, frozen=True):
     buckets: list[tuple[float, float, float, float]]
 
 
-def names(connection: sqlite3.Connection) -> list[str]:
-    """Every series, found by hopping from one to the next on the key: the table itself is not read."""
-    rows = connection.execute(
-        "WITH RECURSIVE hop(name) AS (SELECT min(name) FROM samples UNION ALL"
-        " SELECT (SELECT min(name) FROM samples WHERE name > hop.name) FROM hop WHERE hop.name IS NOT NULL)"
-        " SELECT name FROM hop WHERE name IS NOT NULL"
-    )
-    return [row[0] for row in rows]
-
-
 def crowded(connection: sqlite3.Connection, name: str, before: float, width: int) -> Crowd:
     """The oldest buckets of ``width`` seconds before ``before`` that can be thinned, at most CHUNK_BUCKETS."""
     rows = connection.execute(

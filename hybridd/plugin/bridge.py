@@ -133,7 +133,8 @@ class Bridge:
             return
         if not self._initialized:
             line = self._with_token(line)
-        self._link.send(line)
+        if line:
+            self._link.send(line)
 
     def fail(self, reason: str) -> None:
         if self._failed is not None and not self._failed.done():
@@ -148,12 +149,12 @@ class Bridge:
         self._child.write(message + b"\n")
 
     def _with_token(self, line: bytes) -> bytes:
-        """CMD need not know about the token: ``initialize`` gets it here."""
+        """CMD need not know about the token: ``initialize`` gets it here. Empty when the line cannot be sent."""
         try:
             message = msgspec.json.decode(line)
         except msgspec.DecodeError as error:
             self.fail(f"a line before initialize is not JSON: {error}")
-            return line
+            return b""
         if not isinstance(message, dict) or message.get("method") != "initialize":
             return line
         self._initialized = True

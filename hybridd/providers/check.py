@@ -34,6 +34,8 @@ from hybridd.providers.spawn import SpawnContext, is_bundled
 NAME = "checked"
 CALL_SECONDS = 30.0
 SMALL_CREDIT = 64
+# Before a cancel, so that it meets a call at work and not one still in the pipe.
+RUNNING_SECONDS = 0.05
 # A provider that is not set up answers with one of these: nothing is wrong with its protocol.
 NOT_TRIED = frozenset({"auth", "payment", "forbidden", "gone", "rate_limited", "unavailable", "not_found", "timeout"})
 
@@ -278,7 +280,7 @@ class _Run:
 
     async def _cancel(self) -> str:
         call = self._generate(stream=False)
-        await asyncio.sleep(0)
+        await asyncio.sleep(RUNNING_SECONDS)
         call.cancel("conformance check")
         try:
             await call.result()

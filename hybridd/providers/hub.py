@@ -205,8 +205,12 @@ class Hub:
                 self._refresh(runtime)
 
     def session_violated(self, session: Session, reason: str) -> None:
-        if session.process is not None:
-            session.process.violation = reason
+        process = session.process
+        if process is None:
+            # Broken before its token was seen: the process is known by its number.
+            process = next((one for one in self._processes.values() if one.pid == session.peer.pid), None)
+        if process is not None:
+            process.violated(reason)
         if self._bus.wanted("plugin"):
             self._bus.publish("plugin", {"event": "violation", "plugin": session.label, "reason": reason})
 

@@ -100,6 +100,11 @@ class PluginProcess:
             self._set("ready", "")
             self._notice()
 
+    def violated(self, reason: str) -> None:
+        """It broke the protocol: this life is over."""
+        self.violation = reason
+        self._notice()
+
     def lost(self, session: Session, reason: str) -> None:
         if self.session is session:
             self.session = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hybridd.config.resolved import ProviderSpec
 from hybridd.contracts.protocol import ModelInfo, QuotaInfo, Register
@@ -105,8 +106,9 @@ def unusable(params: Register) -> str | None:
         if quota.window is not None:
             try:
                 Window.parse(quota.window, quota.zone)
-            except ValueError as error:
-                return f"quota {quota.unit}: {error}"
+                ZoneInfo(quota.zone)
+            except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+                return f"quota {quota.unit}: window {quota.window!r} in zone {quota.zone!r}: {error}"
         if not 0 <= quota.buffer <= quota.limit < float("inf"):
             return f"quota {quota.unit}: limit {quota.limit} and buffer {quota.buffer} do not fit"
     return None

@@ -226,7 +226,8 @@ def test_a_failure_after_the_first_token_keeps_stdout_clean(run: Run, canned: Ca
 def test_errors_have_stable_exit_codes(run: Run, canned: CannedDaemon, status: int, code: str, exit_code: int) -> None:
     """The daemon's error decides the exit code; stderr has the sentence, or with --json the error as one object."""
     details = [{"candidate": "lab:m1", "reason": "15 of 15 requests are used", "code": "quota", "retry_after": 7}]
-    body = error("Nobody can.", code, details=details)
+    reasons = " lab:m1: 15 of 15 requests are used" if code == "no_feasible_provider" else ""
+    body = error(f"Nobody can.{reasons}", code, details=details)
     answer = Answer(body, status=status, headers={"retry-after": "7"})
     for path in ("/v1/chat/completions", "/v1/reload"):
         canned.routes["POST", path] = answer
@@ -257,7 +258,7 @@ def test_report_groups_plots_and_totals(run: Run, canned: CannedDaemon) -> None:
     assert float(canned.last.query["since"]) > 1e9
     assert "█" in done.out
     assert "total" in done.out
-    assert "trend  requests change: 0.25" in done.out
+    assert "trend: requests +25% against the 7 days before" in done.out
     assert run("report", "--json").json == REPORT
     assert run("report", "--since", "yesterday").code == errors.EXIT_USAGE
 
@@ -291,7 +292,10 @@ def test_alert_commands_send_what_they_say(run: Run, canned: CannedDaemon) -> No
     assert canned.last.body == {"seconds": 5400.0}
     run("alerts", "list", "--state", "open")
     assert canned.last.query == {"state": "open"}
+    run("alerts", "list", "--state", "all")
+    assert canned.last.query == {}
     assert run("alerts", "--json").json == {"alerts": [ALERT]}
+    assert canned.last.query == {"state": "live"}
     assert run("alerts", "list", "--filter", "nothing").out == "No alert matches.\n"
     assert run("alerts", "silence", "12", "--for", "soon").code == errors.EXIT_USAGE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -106,7 +107,7 @@ def test_tables_wrap_and_lose_nothing(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_select_puts_missing_values_last() -> None:
     """Sorting by a key that some rows lack keeps those rows, at the end, in both directions."""
-    rows = [{"a": None}, {"a": 2}, {"a": 1}, {"a": "x"}]
+    rows: list[dict[str, Any]] = [{"a": None}, {"a": 2}, {"a": 1}, {"a": "x"}]
     assert [row["a"] for row in output.select(rows, None, "a")] == [1, 2, "x", None]
     assert [row["a"] for row in output.select(rows, None, "-a")] == ["x", 2, 1, None]
     assert output.select([], None, "anything") == []

@@ -115,7 +115,8 @@ REPORT = {
     ],
     "total": {"requests": 15, "failed_requests": 1, "cache_hits": 2, "calls": 16, "input_tokens": 1100,
               "output_tokens": 550, "cost_usd": 0.5, "latency_ms": 200.0},
-    "trend": {"requests_change": 0.25},
+    "trend": {"requests": {"now": 15, "before": 12, "change": 0.25},
+              "summary": "requests +25% against the 7 days before"},
 }  # fmt: skip
 EVENTS = [
     {"seq": 1, "at": NOW, "kind": "snapshot", "data": {"status": STATUS}},

@@ -76,7 +76,7 @@ def test_a_cut_stream_is_an_error(canned: CannedDaemon) -> None:
     """A stream that ends without [DONE] raises after its text, in every client."""
     answer = Answer(pieces=[sse("half", explained=None, done=False)], kind="text/event-stream")
     canned.routes["POST", "/v1/chat/completions"] = answer
-    pieces = []
+    pieces: list[str] = []
     with pytest.raises(errors.ProviderError, match="before the answer was complete"):
         pieces.extend(Client(canned.socket).stream("tell me"))
     assert pieces == ["half"]

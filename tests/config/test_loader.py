@@ -148,6 +148,8 @@ def provider(**members: Any) -> dict[str, Any]:
         provider(api_key={"key": CANARY}),
         provider(api_key={"env": "A", "file": CANARY}),
         provider(api_key=["x", CANARY]),
+        provider(api_key={"command": CANARY}),
+        provider(headers=CANARY),
         provider(headers={"Authorization": f"Bearer {CANARY}"}),
         provider(headers={"X-Api-Key": CANARY}),
         provider(options={"nested": [{"token": CANARY}]}),
@@ -242,6 +244,9 @@ def test_the_default_place_is_used_when_there_is_a_file(tmp_path: Path, monkeypa
     other.write_text("{}")
     monkeypatch.setenv("HYBRIDD_CONFIG", str(other))
     assert loader.load().path == str(other)
+    other.unlink()
+    with pytest.raises(ConfigError, match="no such file"):
+        loader.load()
 
 
 def test_the_working_directory_is_never_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

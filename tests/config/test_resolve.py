@@ -205,12 +205,13 @@ def test_each_reference_is_checked_for_existence_only(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """A reference whose place is missing makes the provider not configured; when it is there, it is configured."""
-    reference: dict[str, Any] = {
+    references: dict[str, dict[str, Any]] = {
         "env": {"env": "LAB_KEY"},
         "file": {"file": str(tmp_path / "key")},
         "credential": {"credential": "lab"},
         "command": {"command": ["keyring", "get"]},
-    }[kind]
+    }
+    reference = references[kind]
     before = load(providers={"lab": lab(api_key=reference)}).providers["lab"]
     assert (before.not_configured or "").startswith("no key: ")
     monkeypatch.setenv("LAB_KEY", "canary")

@@ -52,7 +52,7 @@ async def test_a_change_reaches_database_bus_and_log(
     events = bus.subscribe(lambda: None, kinds=["alert"])
     alerts.check([condition(remaining=3)])
     (row,) = await database.reader.run(lambda c: c.execute("SELECT id, key, state, count, data FROM alerts").fetchall())
-    assert row == (1, "quota_low:a", "open", 1, '{"remaining": 3}')
+    assert row == (1, "quota_low:a", "open", 1, '{"remaining":3}')
     (event,) = events.drain()
     assert (event.data["change"], event.data["id"], event.data["data"]) == ("opened", 1, {"remaining": 3})
     (line,) = lines(log_file)
@@ -147,6 +147,9 @@ async def test_listing(alerts: Alerts, clock: ManualClock) -> None:
     assert [v.id for v in await alerts.list(state="resolved", before_id=2)] == []
     with pytest.raises(InvalidRequest, match="state 'shut' is not one of live, open"):
         await alerts.list(state="shut")
+    for limit in (0, 1001):
+        with pytest.raises(InvalidRequest, match="limit must be between"):
+            await alerts.list(limit=limit)
 
 
 async def test_history_beyond_memory_can_be_read(alerts: Alerts, clock: ManualClock) -> None:

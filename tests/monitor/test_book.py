@@ -181,7 +181,9 @@ class Bookkeeping(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.book, self.now, self.owner, self.counts = Book(), T0, {}, {}
+        self.book, self.now = Book(), T0
+        self.owner: dict[int, str] = {}
+        self.counts: dict[int, int] = {}
 
     @rule(keys=st.sets(st.sampled_from("abc")), step=st.floats(0, 700), counts=st.booleans())
     def check(self, keys: set[str], step: float, counts: bool) -> None:

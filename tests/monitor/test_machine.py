@@ -52,7 +52,6 @@ async def test_a_hung_call_costs_one_thread_and_never_blocks() -> None:
         with pytest.raises(Hung, match="no answer for"):
             await offload.run(30)
     assert calls == [1]
-    assert offload.busy
     release.set()
     while offload.busy:
         await asyncio.sleep(0)

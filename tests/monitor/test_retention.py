@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hybridd.clocks import NS, ManualClock
 from hybridd.monitor import retention, series
 from hybridd.store.database import Database
+from hybridd.store.queries.samples import names
 from hybridd.store.rows import DispatchRow
 from tests.monitor.helpers import HOST, NO_GPU, NOW, limit
 from tests.monitor.test_small_parts import request
@@ -90,7 +91,7 @@ async def test_samples_thin_out_with_age(database: Database) -> None:
         counts[age_days] = (await database.reader.run(rows, sql, base, base + 3600))[0]
     assert counts == {0: (120, 59.5), 3: (6, 59.5), 20: (1, 59.5), 100: (0, None)}
     assert (done["samples"], done["thinned"]) == (120, 6 + 6 + 1)
-    assert await database.reader.run(series.names) == ["daemon.rss_mb", "host.cpu_percent"]
+    assert await database.reader.run(names) == ["daemon.rss_mb", "host.cpu_percent"]
     again = await retention.sweep(database, NOW, days=90, keep_calls_days=90)
     assert (again["samples"], again["thinned"]) == (0, 0)
 

@@ -423,6 +423,41 @@ async def test_connections_are_used_again(lab: HostProvider, fake: InProcessUpst
     assert fake.stats().total_connections == 1
 
 
+async def test_late_end_of_a_stream(connections: Connections) -> None:
+    """A stream is over at [DONE]; its connection is used again although the end of the body comes later."""
+    opened: list[asyncio.StreamWriter] = []
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+        while await reader.readline():
+            size = 0
+            while (line := await reader.readline()) != b"\r\n":
+                name, _, value = line.partition(b":")
+                size = int(value) if name.lower() == b"content-length" else size
+            await reader.readexactly(size)
+            event = b"data: [DONE]\n\n"
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await over.wait()
+            writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        provider = HostProvider("x", {"base_url": f"http://127.0.0.1:{port}", "models": {"m1": {}}}, connections)
+        await provider.start()
+        for _ in range(2):
+            over.clear()
+            ended, _ = await stream(provider, chat())
+            assert isinstance(ended, Result)
+            assert len(provider._tasks) == 1
+            over.set()
+            await asyncio.gather(*provider._tasks)
+        assert len(opened) == 1
+        await provider.stop()
+
+
 async def test_many_at_once(lab: HostProvider, fake: InProcessUpstream) -> None:
     """Nothing in the client queues calls behind each other."""
     fake.script([rule({"delay_s": 0.2})])

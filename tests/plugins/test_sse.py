@@ -27,6 +27,7 @@ def parse(*reads: bytes) -> tuple[list[bytes], bool]:
         (b'event: chunk\nid: 7\nretry: 10\ndata: {"a":1}\n\n', [b'{"a":1}'], False),
         (b'data: {"a":\ndata: 1}\n\n', [b'{"a":\n1}'], False),
         (b'data: {"a":1}\n\n\n\n\ndata: {"a":2}\n\n', [b'{"a":1}', b'{"a":2}'], False),
+        (b'data: {"a":\r\ndata: 1}\r\n\r\n', [b'{"a":\n1}'], False),
         (b'data:   {"a":1}   \n\n', [b'{"a":1}'], False),
         (b"data:\n\ndata\n\n", [], False),
         (b'{"error":"model crashed"}\n', [b'{"error":"model crashed"}'], False),
@@ -54,7 +55,7 @@ def test_cut_anywhere(lines: list[bytes], end: bytes, data: st.DataObject) -> No
     text = end.join([*lines, b"", b"data: [DONE]", b"", b""])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     reads = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    assert parse(*reads) == parse(text)
+    assert parse(*reads) == parse(*(text[at : at + 1] for at in range(len(text)))) == parse(text)
     assert parse(text)[1]
 
 

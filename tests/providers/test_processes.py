@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -80,6 +81,7 @@ async def test_death_fails_calls_at_once_and_restarts(home):
         with pytest.raises(CallFailed) as caught:
             await asyncio.wait_for(one.result(), 5)
         assert (caught.value.error.kind, caught.value.error.sent) == ("unavailable", "maybe")
+        assert caught.value.owner_gone is not None
         await asyncio.wait_for(caught.value.owner_gone, 5)
     assert not alive(first)
     await home.hub.ensure_connected("slow", 10)
@@ -144,30 +146,31 @@ async def test_garbage_on_the_socket_is_the_reason():
     async with house(msgspec.structs.replace(FAST, breaker_failures=1)) as home:
         await home.hub.apply({"bad": home.spec("bad", textwrap.dedent(source))})
         pid = await started(home, "bad")
-        await home.until(lambda: view(home, "bad").state == "failed", timeout=15)
+        await home.until(lambda: view(home, "bad").state == "failed", timeout=5)
+        assert "a message is not valid" in view(home, "bad").reason
         assert not alive(pid)
 
 
-async def test_stderr_is_kept_bounded_and_redacted(home):
+async def test_stderr_is_kept_bounded_and_redacted():
     """The last 50 lines are kept, long lines cut, and values of referenced variables never shown."""
     source = """
     import os, sys
     print("the key is", os.environ["LAB_KEY"], "and", os.environ["HYBRIDD_PLUGIN_TOKEN"], file=sys.stderr)
     sys.stderr.write("y" * 100_000 + "\\n")
-    for number in range(48):
+    for number in range(47):
         print("line", number)
     sys.stdout.flush(); sys.stderr.write("unended"); sys.stderr.flush()
     os._exit(3)
     """
-    spec = home.spec("chatty", textwrap.dedent(source), environment=("LAB_KEY", "PYTHONPATH"))
-    object.__setattr__(home.hub._spawn, "environ", {**home.hub._spawn.environ, "LAB_KEY": "sk-very-secret"})
-    await home.hub.apply({"chatty": spec})
-    await home.until(lambda: view(home, "chatty").restarts >= 1)
-    lines = view(home, "chatty").stderr
-    await home.until(lambda: view(home, "chatty").restarts >= 2)
-    assert len(lines) <= 50
-    assert not any("sk-very-secret" in line for line in lines)
-    assert max(map(len, lines)) <= 500
+    async with house(LAB_KEY="sk-very-secret") as home:
+        spec = home.spec("chatty", textwrap.dedent(source), environment=("LAB_KEY", "PYTHONPATH"))
+        await home.hub.apply({"chatty": spec})
+        await home.until(lambda: view(home, "chatty").restarts >= 1)
+        lines = view(home, "chatty").stderr
+    assert "the key is [redacted] and [redacted]" in lines
+    assert "unended" in lines
+    assert len(lines) == 50
+    assert max(map(len, lines)) == 500
 
 
 def test_environment_is_an_allow_list():
@@ -195,7 +198,7 @@ def test_plans_group_and_leave_out():
     """Providers of one process share a plan; disabled, unconfigured and external ones need none."""
     from hybridd.config.resolved import ProviderSpec
 
-    base = {"plugin": "p", "account": "a", "command": ("x",), "process": "p"}
+    base: dict[str, Any] = {"plugin": "p", "account": "a", "command": ("x",), "process": "p"}
     specs = {
         "a": ProviderSpec(name="a", start="on_demand", idle_stop_seconds=5, environment=("A",), **base),
         "b": ProviderSpec(name="b", start="on_demand", idle_stop_seconds=9, environment=("B",), **base),
@@ -328,14 +331,14 @@ async def test_ensure_connected_is_bounded():
     """Waiting for a plugin ends at the given time, and says what it waited for."""
     async with house() as home:
         await home.hub.apply({"mute": home.spec("mute", "import time; time.sleep(60)")})
-        with pytest.raises(HybriddError, match="was not ready within 0.2 s"):
+        with pytest.raises(HybriddError, match=r"was not ready within 0\.2 s"):
             await home.hub.ensure_connected("mute", 0.2)
         with pytest.raises(ProviderError, match="there is no provider"):
             await home.hub.ensure_connected("stranger", 0.2)
 
 
 async def test_reconfiguration_loses_no_call(home):
-    """A changed configuration starts a new process while the old one finishes its calls; unchanged ones keep running."""
+    """A changed configuration starts a new process while the old one finishes its calls; others keep running."""
     specs = {"slow": home.spec("slow", SLOW), "echo": home.spec("echo", ECHO)}
     await home.hub.apply(specs)
     await home.hub.ensure_connected("slow", 10)
@@ -433,6 +436,7 @@ def test_no_orphans_after_kill_9():
     with subprocess.Popen(
         [sys.executable, "-c", DAEMON.format(root=str(ROOT))], stdout=subprocess.PIPE, env=environ, text=True
     ) as daemon:
+        assert daemon.stdout is not None
         plugins = list(map(int, daemon.stdout.readline().split()))
         everyone = descendants(daemon.pid)
         assert set(plugins) <= everyone

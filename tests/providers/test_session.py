@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from hybridd.contracts import protocol as wire
 from hybridd.providers import CallFailed, Timing
@@ -146,7 +148,7 @@ async def test_large_message_both_ways(home):
 # what costs a plugin its place
 
 NEGATIVE = {"body": {}, "usage": {"inputTokens": -1, "outputTokens": 1}}
-VIOLATIONS = {
+VIOLATIONS: dict[str, tuple[list[Any], str]] = {
     "unknown id": ([{"id": 999, "result": {}}], "unknown or already answered request 999"),
     "id of the wrong type": ([{"id": "x", "result": {}}], "unknown or already answered request 'x'"),
     "double answer": ([{"id": "ID", "result": {"body": {}}}] * 2, "already answered"),
@@ -199,7 +201,7 @@ async def test_violation_drops_the_plugin(home, name):
         assert home.hub.providers["raw"].in_flight == 0
 
 
-STREAM_VIOLATIONS = {
+STREAM_VIOLATIONS: dict[str, tuple[list[tuple[int, list[Any]]], str]] = {
     "a number left out": ([(0, [EVENT]), (2, [EVENT])], "chunk 2 of request"),
     "a number twice": ([(0, [EVENT]), (0, [EVENT])], "where 1 was due"),
     "no events": ([(0, [])], "has no events"),
@@ -214,7 +216,7 @@ async def test_stream_violation_drops_the_plugin(home, name):
     """Chunks out of order, empty, malformed or beyond the credit drop the plugin."""
     chunks, reason = STREAM_VIOLATIONS[name]
     async with home.raw() as plugin:
-        events = []
+        events: list[Raw] = []
         call = home.generate("raw", on_events=events.extend, credit=10 if "credit" in name else 10_000)
         number = (await plugin.next("generate"))["id"]
         for seq, some in chunks:
@@ -227,7 +229,7 @@ async def test_stream_violation_drops_the_plugin(home, name):
 async def test_one_large_event_may_overdraw(home):
     """A single event larger than the whole credit passes while the balance is positive."""
     async with home.raw() as plugin:
-        events = []
+        events: list[Raw] = []
         call = home.generate("raw", on_events=events.extend, credit=10)
         number = (await plugin.next("generate"))["id"]
         plugin.send(chunk(number, 0, [{"image": "x" * 100_000}]))
@@ -353,7 +355,7 @@ async def test_heartbeats_degrade_then_drop():
         plugin.send({"id": ping["id"], "result": {}})
         await home.until(lambda: not runtime.degraded)
         assert "3 heartbeats missed" in await plugin.lost()
-        assert runtime.state == "disconnected"
+        assert str(runtime.state) == "disconnected"
 
 
 async def test_initialize_has_a_deadline():

@@ -11,7 +11,7 @@ from hybridd.cli.options import Duration, command, group, json_option, list_opti
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
 
-STATES = ("open", "acknowledged", "silenced", "resolved")
+STATES = ("live", "open", "acknowledged", "silenced", "resolved", "all")
 
 
 @group("hybridd alerts", "hybridd alerts list --state resolved --json", "hybridd alerts silence 12 --for 2h")
@@ -21,14 +21,16 @@ STATES = ("open", "acknowledged", "silenced", "resolved")
 def cli(context: click.Context, api: Api, as_json: bool) -> None:
     """What needs attention: list, acknowledge, silence. Alone, it lists."""
     if context.invoked_subcommand is None:
-        _list(api, as_json, None, None, None)
+        _list(api, as_json, "live", None, None)
 
 
-@command("hybridd alerts list --state open --sort severity")
-@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@command("hybridd alerts list --state all --sort severity")
+@click.option(
+    "--state", type=click.Choice(STATES), default="live", show_default=True, help="Live ones are not resolved."
+)
 @list_options
 @socket_option
-def list_(api: Api, as_json: bool, state: str | None, filter_: str | None, sort: str | None) -> None:
+def list_(api: Api, as_json: bool, state: str, filter_: str | None, sort: str | None) -> None:
     """Alerts, newest first."""
     _list(api, as_json, state, filter_, sort)
 
@@ -58,8 +60,8 @@ def _changed(answer: Any, as_json: bool, sentence: str) -> None:
         output.emit(sentence)
 
 
-def _list(api: Api, as_json: bool, state: str | None, filter_: str | None, sort: str | None) -> None:
-    answer = api.send(wire.get("/v1/alerts", state=state))
+def _list(api: Api, as_json: bool, state: str, filter_: str | None, sort: str | None) -> None:
+    answer = api.send(wire.get("/v1/alerts", state=None if state == "all" else state))
     alerts = output.select(answer["alerts"], filter_, sort)
     if as_json:
         output.emit_json({**answer, "alerts": alerts})

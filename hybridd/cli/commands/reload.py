@@ -18,5 +18,5 @@ def cli(api: Api, as_json: bool) -> None:
         return
     output.emit("The configuration was read again.")
     for key, value in answer.items() if isinstance(answer, dict) else ():
-        if value and key not in {"ok", "status"}:
+        if value and not isinstance(value, bool):
             output.emit(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")

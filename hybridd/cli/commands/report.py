@@ -91,7 +91,7 @@ def _plot(rows: list[dict[str, Any]], groups: list[str], plotted: str) -> None:
     title, shown = _COLUMNS[plotted]
     labels = [" ".join(_line(row, groups, [])) for row in rows]
     figures = [shown(row.get(plotted)) for row in rows]
-    cells = output.columns() - max(map(text.width, labels)) - max(map(len, figures)) - 4
+    cells = output.columns() - max(map(text.width, [title, *labels])) - max(map(len, figures)) - 4
     output.emit()
     bars = [
         text.plot(float(row.get(plotted) or 0), largest, max(_LEAST_CELLS, cells), rich=text.utf8()) for row in rows
@@ -106,8 +106,7 @@ def _line(row: dict[str, Any], groups: list[str], shown: list[str]) -> list[str]
 
 
 def _trend(trend: dict[str, Any]) -> None:
-    """Whatever the daemon says about the way things go."""
-    for key, value in trend.items():
-        if isinstance(value, (int, float, str)):
-            figure = value if isinstance(value, str) else text.number(float(value))
-            output.emit(f"trend  {key.replace('_', ' ')}: {figure}")
+    """How it compares with the period before, in the daemon's words."""
+    if trend.get("summary"):
+        output.emit()
+        output.paragraph(f"trend: {trend['summary']}", "")

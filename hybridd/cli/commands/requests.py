@@ -70,7 +70,10 @@ def cli(
         output.Column("TOOK", right=True),
         output.Column("COST", right=True),
     ]
-    output.table(titles, [_row(one, now) for one in page["requests"]])
+    rows = [_row(one, now) for one in page["requests"]]
+    if not any(one.get("cost_usd") for one in page["requests"]):
+        titles, rows = titles[:-1], [row[:-1] for row in rows]  # room for what differs
+    output.table(titles, rows)
     if page.get("next"):
         output.emit(f"more: --cursor {page['next']}")
 
