@@ -43,15 +43,18 @@ class Subscription:
         if self.dropped:
             return
         if len(self._queue) >= self._capacity:
-            self.dropped = True
-            self._queue.append(
-                Event(event.seq, event.at, "dropped", {"reason": f"reader fell {self._capacity} events behind"})
-            )
-            self._bus.unsubscribe(self)
-        else:
-            self._queue.append(event)
-        if len(self._queue) == 1 or self.dropped:
+            self.drop(event.seq, event.at, f"reader fell {self._capacity} events behind")
+            return
+        self._queue.append(event)
+        if len(self._queue) == 1:
             self._wake()
+
+    def drop(self, seq: int, at: float, reason: str) -> None:
+        """No more events after this one, which says why."""
+        self.dropped = True
+        self._queue.append(Event(seq, at, "dropped", {"reason": reason}))
+        self._bus.unsubscribe(self)
+        self._wake()
 
     def drain(self) -> list[Event]:
         """Everything queued, with repeated states of the same thing coalesced to the newest.
@@ -110,6 +113,11 @@ class EventBus:
         subscription = Subscription(self, frozenset(kinds), capacity, wake)
         self._subscribers.add(subscription)
         return subscription
+
+    def close(self, reason: str) -> None:
+        """Ends every reader, after what it has not read yet, with ``reason`` as its last event."""
+        for subscriber in tuple(self._subscribers):
+            subscriber.drop(self._seq, self._clock.wall_ns() / 1e9, reason)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._subscribers.discard(subscription)

@@ -45,8 +45,8 @@ def main(config: Path | None = None) -> int:
 
     A configuration or state that cannot be used is one sentence on stderr and a stable exit status.
     """
-    # The writer's and the log's threads share the interpreter with the event loop: by default one of them may hold it for
-    # 5 ms, which is five routed calls.
+    # The writer's and the log's threads share the interpreter with the event loop: by default one of them may hold it
+    # for 5 ms, which is five routed calls.
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(level=os.environ.get("HYBRIDD_LOG_LEVEL", "info"))
     try:
@@ -142,6 +142,7 @@ class Daemon:
         self._router.on_rest.append(self._rest_changed)
         self._hub.on_registered.append(self._router.providers_changed)
         self._hub.on_observed.append(self._observed)
+        self._hub.on_state.append(lambda provider: self._monitor.touch())
         services = Services(
             router=self._router,
             hub=self._hub,
@@ -219,7 +220,9 @@ class Daemon:
             async with asyncio.timeout(grace):
                 await self._router.drain()
         except TimeoutError:
-            log.warning("calls still in flight at the deadline are cut and counted in full", calls=self._router.gate.in_flight)
+            log.warning(
+                "calls still in flight at the deadline are cut and counted in full", calls=self._router.gate.in_flight
+            )
         await self._monitor.stop()
         await self._hub.close(min(grace, 3.0))
         try:
@@ -227,4 +230,5 @@ class Daemon:
                 await self._router.drain()
         except TimeoutError:
             log.error("calls could not be settled; they are counted in full at the next start")
+        self._bus.close("hybridd is stopping")
         log.info("stopped", pid=os.getpid())

@@ -11,7 +11,9 @@
     ├── DaemonUnreachable      a client found no daemon behind the socket
     ├── InvalidRequest         the caller's request is wrong (HTTP 400)
     │   ├── NotFound           unknown model, task, provider, request or alert (404)
+    │   ├── MethodNotAllowed   the path takes other methods (405, with ``Allow``)
     │   ├── TooLarge           body over the cap (413)
+    │   ├── RequestTimeout     the request did not arrive whole (408)
     │   └── PermissionRefused  the peer may not do this (403)
     ├── NoFeasibleProvider     every candidate was rejected, each with its reason (429 or 503)
     ├── Overloaded             admission control refused the caller (503)
@@ -127,9 +129,25 @@ class NotFound(InvalidRequest):
     http_status = 404
 
 
+class MethodNotAllowed(InvalidRequest):
+    """``allowed`` becomes the ``Allow`` header; a path that answers GET answers HEAD too."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+    def __init__(self, method: str, path: str, allowed: list[str]) -> None:
+        super().__init__(f"{path} does not take {method}; it takes {', '.join(allowed)}.")
+        self.allowed = [*allowed, "HEAD"] if "GET" in allowed else allowed
+
+
 class TooLarge(InvalidRequest):
     code = "request_too_large"
     http_status = 413
+
+
+class RequestTimeout(InvalidRequest):
+    code = "request_timeout"
+    http_status = 408
 
 
 class PermissionRefused(InvalidRequest):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from hybridd import logs
 from hybridd.api import openai
-from hybridd.api.endpoints import method_not_allowed, read_query, read_struct
+from hybridd.api.endpoints import Call, read_query, read_struct
 from hybridd.api.events import events
 from hybridd.api.native import TABLE
 from hybridd.api.openapi import document
 from hybridd.api.plugin_link import plugin_endpoint
 from hybridd.api.respond import ClientGone, Receive, Scope, Send, read_body, send_bytes, send_error, send_json
 from hybridd.api.services import Services
-from hybridd.api.endpoints import Call
-from hybridd.errors import HybriddError, PermissionRefused
+from hybridd.errors import HybriddError, MethodNotAllowed, PermissionRefused
 from hybridd.routing.request import Kind
 
 log = logs.get_logger(__name__)
@@ -22,6 +21,7 @@ _ROUTED: dict[str, Kind] = {
     "/v1/completions": "completion",
     "/v1/embeddings": "embedding",
 }
+_READ_ONLY = frozenset({"/v1/events", "/v1/plugins/connect", "/openapi.json"})
 
 
 class App:
@@ -52,17 +52,21 @@ class App:
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         if path in _ROUTED:
-            raise method_not_allowed(method, path, ["POST"])
-        if path == "/v1/models" or path.startswith("/v1/models/"):
+            raise MethodNotAllowed(method, path, ["POST"])
+        models = path == "/v1/models" or path.startswith("/v1/models/")
+        if not (models or path in _READ_ONLY):
+            await self._native(scope, receive, send)
+            return
+        if method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(method, path, ["GET"])
+        if models:
             await openai.models(self._services, scope, send)
-        elif path == "/v1/events" and method == "GET":
+        elif path == "/v1/events":
             await events(self._services, scope, receive, send)
         elif path == "/openapi.json":
             await send_json(send, document(TABLE))
-        elif path == "/v1/plugins/connect":
-            raise HybriddError("This path speaks WebSocket.", code="upgrade_required", status=426)
         else:
-            await self._native(scope, receive, send)
+            raise HybriddError("This path speaks WebSocket.", code="upgrade_required", status=426)
 
     async def _native(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from hybridd.api.services import Services
-from hybridd.errors import InvalidRequest, NotFound
+from hybridd.errors import InvalidRequest, MethodNotAllowed, NotFound
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,7 +62,7 @@ class Table:
 
         Raises:
             NotFound: no such path.
-            InvalidRequest: the path exists with another method (405).
+            MethodNotAllowed: the path exists with another method.
         """
         exact = self._exact.get((method, path))
         if exact is not None:
@@ -75,14 +75,8 @@ class Table:
                     return endpoint, value
                 allowed.append(endpoint.method)
         if allowed:
-            raise method_not_allowed(method, path, allowed)
+            raise MethodNotAllowed(method, path, allowed)
         raise NotFound(f"There is nothing at {path}.", code="unknown_path")
-
-
-def method_not_allowed(method: str, path: str, allowed: list[str]) -> InvalidRequest:
-    return InvalidRequest(
-        f"{path} does not take {method}; it takes {', '.join(allowed)}.", code="method_not_allowed", status=405
-    )
 
 
 def read_query(kind: type[msgspec.Struct] | None, raw: bytes) -> Any:

@@ -3,61 +3,95 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-from urllib.parse import parse_qs
 
-from hybridd.api.respond import API_VERSION, Receive, Scope, Send, encode
+import msgspec
+
+from hybridd import logs
+from hybridd.api.endpoints import read_query
+from hybridd.api.respond import API_VERSION, Headers, Receive, Scope, Send, encode, send_bytes
 from hybridd.api.services import Services
 from hybridd.api.snapshot import snapshot
-from hybridd.bus import KINDS, Event
+from hybridd.bus import KINDS, Event, Kind, Subscription
 from hybridd.errors import InvalidRequest
+
+log = logs.get_logger(__name__)
 
 # A reader may lag this many events; beyond it is cut off rather than held in memory.
 _CAPACITY = 4096
 # An idle stream still says something now and then, so that a dead peer is noticed and clients can show their age.
 _KEEPALIVE_SECONDS = 15.0
+# What a dropped reader gets to take the rest and the reason; one that reads nothing at all is cut then.
+_FAREWELL_SECONDS = 5.0
+
+
+class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """``kinds``: only these, separated by commas."""
+
+    kinds: str = ""
 
 
 async def events(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
-    """``?kinds=request,alert`` restricts what is sent.
+    """Until the reader leaves or is dropped. ``?kinds=request,alert`` restricts what is sent.
 
     Raises:
-        InvalidRequest: an unknown kind.
+        InvalidRequest: an unknown kind or parameter.
     """
-    kinds = _kinds(scope)
+    kinds = _kinds(read_query(EventsQuery, scope["query_string"]).kinds)
+    headers: Headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-cache")]
+    if scope["method"] == "HEAD":
+        await send_bytes(send, 200, b"", headers)
+        return
     wake = asyncio.Event()
     subscription = services.bus.subscribe(wake.set, kinds, _CAPACITY)
     gone = asyncio.ensure_future(_disconnected(receive))
-    headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-cache"), API_VERSION]
     try:
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers, API_VERSION]})
         first = Event(services.bus.seq, services.clock.wall_ns() / 1e9, "snapshot", await snapshot(services))
-        await _write(send, [first])
-        while not gone.done():
+        delivered = await _deliver(send, _lines([first]), subscription, wake)
+        while delivered and not gone.done() and not subscription.dropped:
             waiting = asyncio.ensure_future(wake.wait())
             await asyncio.wait({gone, waiting}, timeout=_KEEPALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             wake.clear()
-            pending = subscription.drain()
-            if pending:
-                await _write(send, pending)
-            elif not gone.done():
-                await send({"type": "http.response.body", "body": b"\n", "more_body": True})
-            if subscription.dropped:
-                break
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            delivered = await _deliver(send, _lines(subscription.drain()) or b"\n", subscription, wake)
+        if delivered:
+            await send({"type": "http.response.body", "body": _lines(subscription.drain()), "more_body": False})
+        else:
+            log.warning("a reader of /v1/events was cut off: it did not read")
+            scope["state"]["connection"].transport.abort()
     finally:
         subscription.close()
         gone.cancel()
 
 
-def _kinds(scope: Scope) -> list[Any]:
-    query = parse_qs(scope["query_string"].decode("latin-1"))
-    asked = [kind for text in query.get("kinds", []) for kind in text.split(",") if kind]
+async def _deliver(send: Send, body: bytes, subscription: Subscription, wake: asyncio.Event) -> bool:
+    """Hands ``body`` to the connection; False when the reader was dropped meanwhile and did not take it in time."""
+    writing = asyncio.ensure_future(send({"type": "http.response.body", "body": body, "more_body": True}))
+    try:
+        while not writing.done():
+            waiting = asyncio.ensure_future(wake.wait())
+            await asyncio.wait({writing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if subscription.dropped:
+                await asyncio.wait({writing}, timeout=_FAREWELL_SECONDS)
+                break
+            if not writing.done():
+                wake.clear()  # more to read: it stays in the queue until this is written
+        if writing.done():
+            writing.result()
+            wake.set()  # whatever came meanwhile is looked at next
+        return writing.done()
+    finally:
+        writing.cancel()
+
+
+def _kinds(text: str) -> list[Kind]:
+    asked = [kind for kind in text.split(",") if kind]
+    chosen: list[Kind] = [kind for kind in KINDS if kind in asked]
     unknown = [kind for kind in asked if kind not in KINDS]
     if unknown:
         raise InvalidRequest(f"Unknown event kind '{unknown[0]}'; known: {', '.join(KINDS)}.", param="kinds")
-    return asked or list(KINDS)
+    return chosen or list(KINDS)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -65,6 +99,5 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _write(send: Send, events: list[Event]) -> None:
-    body = b"".join(encode(event) + b"\n" for event in events)
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+def _lines(events: list[Event]) -> bytes:
+    return b"".join(encode(event) + b"\n" for event in events)

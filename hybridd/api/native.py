@@ -124,8 +124,8 @@ async def route(call: Call) -> Route:
 
 
 class RequestsQuery(Strict):
-    """Times: ``7d`` (ago), UTC seconds or ISO. ``status``: a number, ``4xx``, ``5xx``, ``ok`` or ``failed``. ``sort``: a
-    field, ``-`` in front for descending. ``cursor``: ``next`` of the page before."""
+    """Times: ``7d`` (ago), UTC seconds or ISO. ``status``: a number, ``4xx``, ``5xx``, ``ok`` or ``failed``.
+    ``sort``: a field, ``-`` in front for descending. ``cursor``: ``next`` of the page before."""
 
     provider: str | None = None
     model: str | None = None
@@ -247,6 +247,8 @@ class Nothing(Strict):
 
 async def alerts(call: Call) -> AlertsAnswer:
     query = call.query
+    if query.before is not None and not 1 <= query.before < 2**63:
+        raise InvalidRequest(f"'before' is the number of an alert, not {query.before}.", param="before")
     return AlertsAnswer(
         await call.services.monitor.list_alerts(state=query.state, limit=query.limit, before_id=query.before)
     )
@@ -352,7 +354,7 @@ def _alert_id(call: Call) -> int:
 TABLE = Table(
     [
         Endpoint("GET", "/health", "The process answers", health, Health),
-        Endpoint("GET", "/ready", "Calls are taken; 503 while starting, stopping or when the disk fails", ready, Health),
+        Endpoint("GET", "/ready", "Calls are taken; 503 while starting, stopping or on disk errors", ready, Health),
         Endpoint("GET", "/v1/status", "Everything at a glance", get_status, Status),
         Endpoint("GET", "/v1/limits", "Every quota now, with its forecast", limits, Limits, query=LimitsQuery),
         Endpoint("GET", "/v1/route", "Who would answer, and why; calls nothing", route, Route, query=RouteQuery),

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible routes. This is the hot path: plain ASGI, no framework, no copies of what only passes through."""
+"""The OpenAI-compatible routes: the hot path. Plain ASGI, no framework, no copies of what only passes through."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hybridd.api.respond import (
 from hybridd.api.services import Services
 from hybridd.contracts.ids import encode as encode_id
 from hybridd.errors import HybriddError, NotFound
-from hybridd.routing.execute import Outcome
+from hybridd.routing.outcome import Outcome
 from hybridd.routing.request import Kind, RoutedRequest, parse, parse_body
 
 _WHOLE_HEAD = b"".join([b"%b: %b\r\n" % header for header in (JSON_TYPE, API_VERSION)])

@@ -21,6 +21,9 @@ from hybridd.providers.link import Peer
 
 logger = logging.getLogger("hybridd.api")
 
+# How long a refused client may take to read why.
+REFUSED_SECONDS = 1.0
+
 _UCRED = struct.Struct("3i")
 
 
@@ -38,13 +41,14 @@ def admitted(peer: Peer, own_uid: int) -> bool:
 
 
 class PeerProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with a gate. The peer travels in ``scope["state"]["peer"]``, this object in ``["connection"]``.
+    """uvicorn's protocol with a gate. ``scope["state"]`` holds the ``peer``, and this object as ``connection``.
 
     ``on_lost`` is called when the client goes away: a route that waits for a provider sets it, which costs nothing,
     where a task awaiting ``http.disconnect`` would cost a task for each request. ``lost`` stays true afterwards.
     """
 
     own_uid = os.getuid()
+    _refused = False
     on_lost: Callable[[], object] | None = None
     lost = False
 
@@ -73,7 +77,7 @@ class PeerProtocol(HttpToolsProtocol):
         """Sends a complete answer in one write; False when this request needs uvicorn's own way.
 
         uvicorn checks every header with two regular expressions and writes head and body apart, which costs a routed
-        call 15 % of the loop's time. ``head`` is our own and ends each line with CRLF; ``content-length`` is added here.
+        call 15 % of the loop's time. ``head`` is our own, each line ending with CRLF; ``content-length`` is added here.
         """
         cycle = self.cycle
         if (
@@ -94,11 +98,11 @@ class PeerProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Invalid HTTP gets the same error shape as everything else."""
-        if not self.transport.is_closing():
+        if not self._refused:
             self._refuse(InvalidRequest(msg, code="invalid_http"))
 
     def data_received(self, data: bytes) -> None:
-        if not self.transport.is_closing():  # a refused peer is not listened to
+        if not self._refused and not self.transport.is_closing():
             super().data_received(data)
 
     def _refuse(self, error: HybriddError) -> None:
@@ -107,8 +111,15 @@ class PeerProtocol(HttpToolsProtocol):
         for name, value in self.server_state.default_headers:
             head += [name, b": ", value, b"\r\n"]
         head.append(b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body))
+        self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.write(b"".join((*head, body)))
-        self.transport.close()
+        # Closing with unread input would reset the connection and take the answer with it: the rest is read and
+        # thrown away until the client has seen the end.
+        self.transport.write_eof()
+        self.loop.call_later(REFUSED_SECONDS, self.transport.close)
 
 
 def state_of(scope: dict[str, Any]) -> dict[str, Any]:

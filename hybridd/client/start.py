@@ -52,6 +52,11 @@ def ensure_running(socket: Path, timeout: float = START_SECONDS) -> None:
             env=environment,
         )
     _wait(socket, process, timeout, lambda: f"{_last_words(log, began)} (log: {log})")
+    if Api(socket, timeout=5.0).send(wire.get("/v1/status")).get("pid") != process.pid:
+        # Another one answers. Ours is still on its way to being refused, unless that one should stop in the meantime
+        # and leave the place to a daemon that nobody waits for any more.
+        process.terminate()
+        process.wait()
 
 
 def _wait(socket: Path, process: subprocess.Popen[bytes], timeout: float, reason: Callable[[], str]) -> None:

@@ -28,8 +28,8 @@ _KEY_FORMATS = re.compile(
 
 
 def find(path: Path | None) -> Path | None:
-    """The file to read: the one given (it must exist, by ``--config`` or by ``HYBRIDD_CONFIG``), else the XDG place when
-    there is a file, else none."""
+    """The file to read: the one given (by ``--config`` or ``HYBRIDD_CONFIG``; it must exist), else the XDG place when a
+    file is there, else none."""
     if path is not None:
         return path
     default = locations.config_path()

@@ -225,7 +225,8 @@ class _QueueHandler(logging.Handler):
 def _redact_event(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     """The redactor as a structlog processor: last before the renderer, so that nothing is added after it."""
     masked: dict[str, Any] = _redactor.redact_value(event)
-    return masked
+    # The same order in every line, for people who read them.
+    return {name: masked.pop(name) for name in ("at", "level", "event", "logger") if name in masked} | masked
 
 
 def _record_sink(name: str, path: Path, max_bytes: int, backups: int) -> Sink:

@@ -167,7 +167,7 @@ class Bridge:
     async def _end(self, link: ClientLink, child: _Command) -> int:
         assert self._failed is not None
         try:
-            if not child.exited.done():
+            if not child.exited.done() and not self._failed.done():
                 child.end_input()
                 await asyncio.wait([child.exited], timeout=STOP_SECONDS)
             for number in (signal.SIGTERM, signal.SIGKILL):

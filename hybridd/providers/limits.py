@@ -47,7 +47,7 @@ class Backoff:
         self._forget(now)
         self._times.append(now)
         if len(self._times) >= self._limit:
-            return max(0.0, self._times[0] + self._window - now), True
+            return max(0.0, self._times[-self._limit] + self._window - now), True
         delay = self._first * 2.0 ** (len(self._times) - 1) * (1 + 0.5 * self._rng.random())
         return min(self._longest, delay), False
 

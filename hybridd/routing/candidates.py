@@ -60,14 +60,14 @@ def candidates_for(request: RoutedRequest, resolved: Resolved, catalogue: Catalo
         if ref.model == "*":
             return Candidates(_expand(ref, request, resolved, catalogue), f"every model of {ref.provider}")
         if not ref.model:
-            raise NotFound(f"'{model}' names no model: write '{ref.provider}:MODEL'.", param="model", code="model_not_found")
+            raise NotFound(
+                f"'{model}' names no model: write '{ref.provider}:MODEL'.", param="model", code="model_not_found"
+            )
         return Candidates((ref,), "asked for by name")
     return Candidates(_by_plain_name(model, resolved, catalogue), "asked for by model name")
 
 
-def _of_task(
-    name: str, how: str, request: RoutedRequest, resolved: Resolved, catalogue: Catalogue
-) -> Candidates:
+def _of_task(name: str, how: str, request: RoutedRequest, resolved: Resolved, catalogue: Catalogue) -> Candidates:
     task = resolved.tasks.get(name)
     if task is None:
         raise NotFound(
@@ -94,7 +94,11 @@ def _expand(
         known = meant or [model for model in known if not model.tasks]
     if resolved.settings.optimization.cost_optimization:
         known.sort(key=_unit_price)
-    preferred = resolved.providers[ref.provider].preferred_models.get(task or "") if ref.provider in resolved.providers else None
+    preferred = (
+        resolved.providers[ref.provider].preferred_models.get(task or "")
+        if ref.provider in resolved.providers
+        else None
+    )
     if preferred is not None:
         known.sort(key=lambda model: model.id != preferred)
     if not known:

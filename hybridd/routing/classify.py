@@ -9,8 +9,8 @@ import re
 
 _CODE = re.compile(
     r"```|\b(def|class|import|function|const|return|SELECT|public static|#include)\b\s*[\w({<*]"
-    r"|\b(code|código|function|função|script|regex|refactor|refatore|bug|unit tests?|compile|python|javascript|typescript|"
-    r"rust|java|golang|c\+\+|sql|bash|api endpoint|docstring|algorithm|algoritmo)\b",
+    r"|\b(code|código|function|função|script|regex|refactor|refatore|bug|unit tests?|compile|python|javascript|"
+    r"typescript|rust|java|golang|c\+\+|sql|bash|api endpoint|docstring|algorithm|algoritmo)\b",
     re.IGNORECASE,
 )
 _SENTIMENT = re.compile(

@@ -199,7 +199,15 @@ class Cooldowns:
                 until, state, reason = previous.until_wall_ns, previous.state, previous.reason
                 state = "cooling" if state == "half_open" else state
         since = previous.since_wall_ns if previous is not None else now
-        rest = Rest(state=state, reason=reason, until_wall_ns=until, since_wall_ns=since, failures=failures, changed_wall_ns=now, limited=limited)
+        rest = Rest(
+            state=state,
+            reason=reason,
+            until_wall_ns=until,
+            since_wall_ns=since,
+            failures=failures,
+            changed_wall_ns=now,
+            limited=limited,
+        )
         self._resting[target] = rest
         self._changed(target, rest)
 

@@ -4,101 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from hybridd.clocks import Clock
-from hybridd.contracts.protocol import CallError, CallResult, Embed, Generate, Usage
+from hybridd.config.resolved import Resolved
+from hybridd.contracts.protocol import CallError, CallResult, Embed, Generate
 from hybridd.contracts.quotas import ModelRef
-from hybridd.contracts.views import ModelChoice, Rejected
-from hybridd.errors import DeadlineExceeded, HybriddError, NoFeasibleProvider, NotFound, ProviderError
+from hybridd.contracts.views import Rejected
+from hybridd.errors import DeadlineExceeded, HybriddError, ProviderError
 from hybridd.ledger import Ending, Ledger, QuotaRefused, Reservation
 from hybridd.providers import CallFailed, Hub, PluginCall
+from hybridd.routing.body import upstream_body
 from hybridd.routing.candidates import Candidates
 from hybridd.routing.cooldown import Cooldowns
 from hybridd.routing.failure import Meaning, counts_as_answer, meaning
 from hybridd.routing.feasible import Feasible, Judge
+from hybridd.routing.outcome import Outcome, nobody
 from hybridd.routing.request import RoutedRequest
-from hybridd.config.resolved import Resolved, TaskSpec
+from hybridd.routing.stream import Pump, Sink
 
 encode = msgspec.json.Encoder().encode
-# Rejections that waiting cures, beside those that are no candidates at all: then it is a 429, else a 503.
-_BUSY = frozenset({"quota", "rate_limited", "not_configured", "disabled"})
-
-
-class Sink(Protocol):
-    """Where a stream goes. ``events`` returns once the bytes are handed to a writable connection."""
-
-    async def events(self, outcome: Outcome, events: list[Raw]) -> int: ...
-
-
-class Outcome(msgspec.Struct):
-    """How a request went, filled in as it goes. Times are CLOCK_BOOTTIME nanoseconds; money micro-dollars."""
-
-    request_id: int
-    started_ns: int
-    started_wall_ns: int
-    how: str = ""
-    candidates: tuple[ModelRef, ...] = ()
-    rejected: list[Rejected] = []
-    task: TaskSpec | None = None
-    chosen: Feasible | None = None
-    body: bytes = b""
-    usage: Usage | None = None
-    usd_micro: int = 0
-    attempts: int = 0
-    cache: str = "off"
-    first_token_ns: int | None = None
-    ended_ns: int | None = None
-    dispatched_ns: int | None = None
-    upstream_ms: float | None = None
-    max_tokens_sent: int | None = None
-    details: dict[str, Any] = {}
-
-    @property
-    def latency_ms(self) -> float:
-        return ((self.ended_ns or self.started_ns) - self.started_ns) / 1e6
-
-    @property
-    def overhead_ms(self) -> float | None:
-        """Everything that was not waiting for the provider; for a stream, the time until it was sent."""
-        if self.upstream_ms is not None:
-            return max(0.0, self.latency_ms - self.upstream_ms)
-        if self.dispatched_ns is not None:
-            return (self.dispatched_ns - self.started_ns) / 1e6
-        return None
-
-    @property
-    def choice(self) -> ModelChoice:
-        chosen = self.chosen
-        return ModelChoice(
-            task=self.task.name if self.task else None,
-            chosen_model=str(chosen.ref) if chosen else None,
-            provider=chosen.ref.provider if chosen else None,
-            reason=self._reason(),
-            rejected=self.rejected,
-            candidates=[str(ref) for ref in self.candidates],
-            defaults=_defaults_of(self.task),
-        )
-
-    def _reason(self) -> str:
-        if self.chosen is None:
-            return f"{self.how}: nobody can answer"
-        if self.cache == "hit":
-            return f"{self.how}: answered from the cache"
-        if not self.rejected:
-            return f"{self.how}: first candidate"
-        last = self.rejected[-1]
-        return f"{self.how}: fell back past {len(self.rejected)} candidate(s); {last.candidate}: {last.reason}"
-
-
-def _defaults_of(task: TaskSpec | None) -> dict[str, Any]:
-    if task is None:
-        return {}
-    names = ("system_prompt", "temperature", "max_tokens", "timeout_seconds")
-    return {name: getattr(task, name) for name in names if getattr(task, name) is not None}
 
 
 class Executor:
@@ -144,7 +72,9 @@ class Executor:
                 outcome.rejected.append(Rejected(str(ref), ruled_out[ref.provider], "failed"))
                 continue
             if last is not None and outcome.attempts >= options.max_attempts:
-                outcome.rejected.append(Rejected(str(ref), f"the budget of {options.max_attempts} attempts is spent", "failed"))
+                outcome.rejected.append(
+                    Rejected(str(ref), f"the budget of {options.max_attempts} attempts is spent", "failed")
+                )
                 continue
             if asyncio.get_running_loop().time() >= deadline:
                 last = DeadlineExceeded(f"The time budget of {budget:g} s ran out after {outcome.attempts} attempt(s).")
@@ -157,7 +87,6 @@ class Executor:
             candidate, reservation = ready
             try:
                 await self._attempt(candidate, reservation, request, outcome, deadline, sink)
-                return
             except _Failed as failed:
                 last = failed.error
                 outcome.rejected.append(
@@ -167,6 +96,8 @@ class Executor:
                     break
                 if failed.meaning.whole_provider:
                     ruled_out[ref.provider] = f"{ref.provider} failed already in this request"
+            else:
+                return
         raise last if last is not None else nobody(outcome)
 
     async def _prepare(
@@ -225,7 +156,7 @@ class Executor:
         began_wall = self._clock.wall_ns()
         loop = asyncio.get_running_loop()
         until = min(deadline, loop.time() + candidate.spec.timeout_seconds)
-        pump = _Pump(loop) if request.stream else None
+        pump = Pump(loop) if request.stream else None
         try:
             call = self._start(candidate, request, outcome, until, pump)
         except CallFailed as failure:
@@ -246,10 +177,10 @@ class Executor:
         self._succeeded(candidate, reservation, outcome, result)
 
     def _start(
-        self, candidate: Feasible, request: RoutedRequest, outcome: Outcome, until: float, pump: _Pump | None
+        self, candidate: Feasible, request: RoutedRequest, outcome: Outcome, until: float, pump: Pump | None
     ) -> PluginCall:
         ref = candidate.ref
-        body = Raw(encode(_upstream_body(candidate, request, outcome)))
+        body = Raw(encode(upstream_body(candidate, request, outcome)))
         left_ms = max(1, int((until - asyncio.get_running_loop().time()) * 1000))
         trace = f"{outcome.request_id:x}"
         if request.kind == "embedding":
@@ -270,7 +201,7 @@ class Executor:
     async def _pump(
         self,
         call: PluginCall,
-        pump: _Pump,
+        pump: Pump,
         candidate: Feasible,
         reservation: Reservation,
         outcome: Outcome,
@@ -291,13 +222,9 @@ class Executor:
             else:
                 await pump.wait()
 
-    def _succeeded(
-        self, candidate: Feasible, reservation: Reservation, outcome: Outcome, result: CallResult
-    ) -> None:
+    def _succeeded(self, candidate: Feasible, reservation: Reservation, outcome: Outcome, result: CallResult) -> None:
         ref = candidate.ref
-        settlement = self._ledger.settle(
-            reservation, Ending(kind="ok", sent="yes", usage=result.usage, answered=True)
-        )
+        settlement = self._ledger.settle(reservation, Ending(kind="ok", sent="yes", usage=result.usage, answered=True))
         self._observe(candidate, reservation, result.observations)
         self._cooldowns.succeeded(ref.provider, ref.model)
         outcome.chosen = candidate
@@ -321,6 +248,8 @@ class Executor:
     ) -> _Failed:
         error, ref = failure.error, candidate.ref
         what = meaning(error)
+        # The caller's own mistakes keep the provider's code; what is between us and the provider has ours.
+        theirs = error.upstream_code if what.status in (400, 404, 413) else None
         self._settle_failure(reservation, failure)
         self._observe(candidate, reservation, error.observations)
         outcome.ended_ns = self._clock.boot_ns()
@@ -329,7 +258,7 @@ class Executor:
         problem = ProviderError(
             f"{ref}: {failure.message}",
             param=error.param,
-            code=error.upstream_code if what.status in (400, 404, 413) and error.upstream_code else f"upstream_{error.kind}",
+            code=theirs or f"upstream_{error.kind}",
             status=what.status,
             retry_after=error.retry_after_ms / 1000 if error.retry_after_ms is not None else None,
         )
@@ -385,63 +314,3 @@ class _Failed(Exception):
         self.error = error
         self.meaning = what
         self.delivered = delivered
-
-
-class _Pump:
-    """Events between the hub's callback and the loop that writes them out. No copy, one wake-up for each batch."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._events: list[Raw] = []
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, events: list[Raw]) -> None:
-        self._events.extend(events)
-        self.wake()
-
-    def wake(self, _: Any = None) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def take(self) -> list[Raw]:
-        events, self._events = self._events, []
-        return events
-
-    async def wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        await self._waiter
-
-
-def _upstream_body(candidate: Feasible, request: RoutedRequest, outcome: Outcome) -> dict[str, Any]:
-    """The caller's body with the provider's model name, the task's defaults, and a bound where a quota needs one."""
-    body = {**request.body, "model": candidate.known.id}
-    task = outcome.task
-    if task is not None:
-        if task.temperature is not None:
-            body.setdefault("temperature", task.temperature)
-        if task.system_prompt is not None and request.kind == "chat":
-            messages = body["messages"]
-            if not any(message.get("role") in ("system", "developer") for message in messages):
-                body["messages"] = [{"role": "system", "content": task.system_prompt}, *messages]
-    if request.max_tokens is None and candidate.estimate.send_max_tokens is not None:
-        body["max_tokens"] = outcome.max_tokens_sent = candidate.estimate.send_max_tokens
-    if request.stream:
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    return body
-
-
-def nobody(outcome: Outcome) -> HybriddError:
-    """The error when no candidate could be asked: each one's reason, and when the first becomes possible again."""
-    rejected = outcome.rejected
-    if len(outcome.candidates) == 1 and rejected and rejected[0].code == "unknown_model":
-        return NotFound(f"{rejected[0].reason[0].upper()}{rejected[0].reason[1:]}.", param="model", code="model_not_found")
-    waits = [item.retry_after for item in rejected if item.retry_after is not None]
-    listed = "; ".join(f"{item.candidate}: {item.reason}" for item in rejected) or "there is no candidate"
-    busy = bool(waits) and all(item.code in _BUSY for item in rejected)
-    return NoFeasibleProvider(
-        f"No provider can answer now. {listed}.",
-        retry_after=min(waits) if waits else None,
-        details=[msgspec.to_builtins(item) for item in rejected],
-        code="rate_limit_exceeded" if busy else "no_feasible_provider",
-        status=429 if busy else 503,
-    )

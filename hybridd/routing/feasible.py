@@ -68,8 +68,8 @@ class Judge:
         if known.context is not None and needed > known.context:
             return Rejected(
                 str(ref),
-                f"about {reserved.input_tokens} prompt tokens and {reserved.amounts.output_tokens} for the answer do not "
-                f"fit its context of {known.context}",
+                f"about {reserved.input_tokens} prompt tokens and {reserved.amounts.output_tokens} for the answer do "
+                f"not fit its context of {known.context}",
                 "context",
             )
         refusal = self._ledger.refusal(spec.account, known.id, reserved.amounts, priced=known.price is not None)

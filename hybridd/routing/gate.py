@@ -12,17 +12,23 @@ class Gate:
     """A first-come-first-served semaphore with a bounded queue and a bounded wait."""
 
     def __init__(self, capacity: int, waiting: int, wait_seconds: float) -> None:
-        self.configure(capacity, waiting, wait_seconds)
         self.in_flight = 0
         self._closed = False
         self._queue: deque[asyncio.Future[None]] = deque()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
+        self.configure(capacity, waiting, wait_seconds)
 
     def configure(self, capacity: int, waiting: int, wait_seconds: float) -> None:
+        """New bounds; places that come free by them are given to those who wait."""
         self._capacity = capacity
         self._max_waiting = waiting
         self._wait_seconds = wait_seconds
+        while self._queue and self.in_flight < self._capacity:
+            place = self._queue.popleft()
+            if not place.done():
+                self.in_flight += 1
+                place.set_result(None)
 
     @property
     def waiting(self) -> int:

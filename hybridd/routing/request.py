@@ -15,6 +15,11 @@ from hybridd.ledger.estimate import PromptSize, prompt_size
 Kind = Literal["chat", "completion", "embedding"]
 
 _TASK_PREFIX = "task:"
+_JSON_NAMES = {
+    bool: "a boolean", str: "a string", int: "a number", float: "a number", list: "an array", dict: "an object",
+}  # fmt: skip
+# Far beyond any model; a reservation must stay a 64-bit integer whatever `n` multiplies it with.
+_MOST_TOKENS = 2**31 - 1
 
 
 class RoutedRequest(msgspec.Struct):
@@ -120,8 +125,9 @@ def _read_generation(request: RoutedRequest) -> None:
     for name in ("max_completion_tokens", "max_tokens"):
         value = _optional(body, name, int, "a whole number")
         if value is not None:
-            if value < 1:
-                raise InvalidRequest(f"'{name}' must be at least 1, not {value}.", param=name)
+            if not 1 <= value <= _MOST_TOKENS:
+                bound = "at least 1" if value < 1 else f"at most {_MOST_TOKENS}"
+                raise InvalidRequest(f"'{name}' must be {bound}, not {value}.", param=name)
             request.max_tokens = value if request.max_tokens is None else min(value, request.max_tokens)
     choices = _optional(body, "n", int, "a whole number")
     if choices is not None:
@@ -190,7 +196,14 @@ def _bounded(body: dict[str, Any], name: str, low: float, high: float) -> None:
 def _json_name(value: Any) -> str:
     if value is None:
         return "null"
-    names = {bool: "a boolean", str: "a string", int: "a number", float: "a number", list: "an array", dict: "an object"}
+    names = {
+        bool: "a boolean",
+        str: "a string",
+        int: "a number",
+        float: "a number",
+        list: "an array",
+        dict: "an object",
+    }
     return names.get(type(value), type(value).__name__)
 
 
@@ -198,5 +211,7 @@ def _text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "\n".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+        return "\n".join(
+            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
+        )
     return ""

@@ -17,24 +17,27 @@ from hybridd.bus import EventBus
 from hybridd.clocks import Clock
 from hybridd.config.resolved import Resolved
 from hybridd.contracts.ids import encode as encode_request_id
-from hybridd.contracts.protocol import CallError, ModelInfo
-from hybridd.contracts.quotas import Amounts, ModelRef, Price
+from hybridd.contracts.protocol import CallError
+from hybridd.contracts.quotas import Amounts, ModelRef
 from hybridd.contracts.views import ModelChoice, ModelView, ProviderView, Rejected
 from hybridd.errors import HybriddError
 from hybridd.ledger import Ledger, Reservation
 from hybridd.providers import Hub
 from hybridd.routing.cache import ResponseCache
 from hybridd.routing.candidates import KnownModel, candidates_for
+from hybridd.routing.catalogue import catalogue_of, price_view
 from hybridd.routing.cooldown import Cooldowns, Rest, Target
 from hybridd.routing.estimate import Estimate
-from hybridd.routing.execute import Executor, Outcome, Sink, nobody
+from hybridd.routing.execute import Executor
 from hybridd.routing.failure import Meaning
 from hybridd.routing.feasible import Feasible, Judge
 from hybridd.routing.gate import Gate
+from hybridd.routing.outcome import Outcome, nobody
 from hybridd.routing.quotas import all_quotas
+from hybridd.routing.record import request_row, usage_record
 from hybridd.routing.request import RoutedRequest
+from hybridd.routing.stream import Sink
 from hybridd.store.database import Database
-from hybridd.store.rows import RequestRow
 
 encode = msgspec.json.Encoder().encode
 
@@ -110,7 +113,7 @@ class Router:
         """What configuration and plugin together know of a provider's models."""
         known = self._catalogues.get(provider)
         if known is None:
-            known = self._catalogues[provider] = _catalogue(self.resolved, self._hub, provider)
+            known = self._catalogues[provider] = catalogue_of(self.resolved, self._hub, provider)
         return known
 
     # -- deciding -----------------------------------------------------------------------------------------------------
@@ -209,52 +212,9 @@ class Router:
     def _record(self, request: RoutedRequest, outcome: Outcome, error: HybriddError | None) -> None:
         if outcome.ended_ns is None or error is not None:
             outcome.ended_ns = self._clock.boot_ns()
-        chosen, usage = outcome.chosen, outcome.usage
-        started = outcome.started_ns
-        first = outcome.first_token_ns
-        overhead = outcome.overhead_ms
-        row = RequestRow(
-            id=outcome.request_id,
-            at_wall_ns=outcome.started_wall_ns,
-            task=request.task or "",
-            requested=request.model[:200],
-            provider=chosen.ref.provider if chosen else "",
-            model=chosen.ref.model if chosen else "",
-            status=error.status if error else 200,
-            error_code=error.error_code if error else None,
-            stream=int(request.stream),
-            cache=outcome.cache,
-            attempts=outcome.attempts,
-            input_tokens=usage.input_tokens if usage else None,
-            output_tokens=usage.output_tokens if usage else None,
-            usd_micro=outcome.usd_micro,
-            latency_us=(outcome.ended_ns - started) // 1000,
-            first_token_us=(first - started) // 1000 if first is not None else None,
-            overhead_us=round(overhead * 1000) if overhead is not None else None,
-            tier=request.tier,
-            subject=request.user,
-            client=request.client[:80] if request.client else None,
-            choice=encode(outcome.choice).decode(),
-        )
+        row = request_row(request, outcome, error)
         self._database.writer.request(row)
-        record = {
-            "at": row.at_wall_ns / 1e9,
-            "id": encode_request_id(row.id),
-            "task": row.task or None,
-            "requested": row.requested,
-            "provider": row.provider or None,
-            "model": row.model or None,
-            "status": row.status,
-            "error_code": row.error_code,
-            "stream": request.stream,
-            "cache": row.cache,
-            "attempts": row.attempts,
-            "input_tokens": row.input_tokens,
-            "output_tokens": row.output_tokens,
-            "cost_usd": row.usd_micro / 1e6,
-            "latency_ms": row.latency_us / 1000,
-            "first_token_ms": row.first_token_us / 1000 if row.first_token_us is not None else None,
-        }
+        record = usage_record(row)
         logs.usage(record)
         if self._bus.wanted("request"):
             reason = outcome.rejected[-1].reason if outcome.rejected else None
@@ -310,7 +270,7 @@ class Router:
             state, reason, since = rest.state, rest.reason, rest.since_wall_ns / 1e9
             until = rest.until_wall_ns / 1e9 if rest.until_wall_ns is not None else None
         models = [
-            ModelView(model.id, model.context, list(model.tasks), _price_view(model.price))
+            ModelView(model.id, model.context, list(model.tasks), price_view(model.price))
             for model in self.catalogue(name).values()
         ]
         return ProviderView(
@@ -324,54 +284,3 @@ class Router:
             until=until,
             in_flight=runtime.in_flight if runtime else 0,
         )
-
-
-def _catalogue(resolved: Resolved, hub: Hub, provider: str) -> dict[str, KnownModel]:
-    """Configuration wins over the plugin, member by member."""
-    known: dict[str, KnownModel] = {}
-    runtime = hub.providers.get(provider)
-    for info in (runtime.models if runtime else {}).values():
-        known[info.id] = _from_plugin(info)
-    spec = resolved.providers.get(provider)
-    for model in (spec.models if spec else {}).values():
-        listed = known.get(model.id, KnownModel(model.id, methods=("generate", "embed")))
-        known[model.id] = KnownModel(
-            model.id,
-            context=model.context or listed.context,
-            max_output=model.max_output or listed.max_output,
-            price=model.price or listed.price,
-            tasks=model.tasks or listed.tasks,
-            methods=listed.methods,
-        )
-    return known
-
-
-def _from_plugin(info: ModelInfo) -> KnownModel:
-    price = info.price
-    return KnownModel(
-        info.id,
-        context=info.context,
-        max_output=info.max_output,
-        price=Price(
-            round(price.input_per_million_usd * 1e6),
-            round(price.output_per_million_usd * 1e6),
-            round(price.per_request_usd * 1e6),
-            None if price.cached_input_per_million_usd is None else round(price.cached_input_per_million_usd * 1e6),
-            price.as_of,
-        )
-        if price is not None
-        else None,
-        tasks=tuple(info.tasks),
-        methods=tuple(info.methods),
-    )
-
-
-def _price_view(price: Price | None) -> dict[str, float | str | None] | None:
-    if price is None:
-        return None
-    return {
-        "input_per_million_usd": price.input_per_million / 1e6,
-        "output_per_million_usd": price.output_per_million / 1e6,
-        "per_request_usd": price.per_request / 1e6,
-        "as_of": price.as_of,
-    }

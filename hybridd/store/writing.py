@@ -34,6 +34,9 @@ class Callers(Protocol):
     def resolve(self, outcomes: list[Outcome], /) -> None: ...
 
 
+# What a wrong row or statement raises, beside what SQLite itself says: too large a number, half a surrogate, no tuple.
+_WRONG = (sqlite3.Error, OverflowError, ValueError, TypeError)
+
 _log = logging.getLogger("hybridd.store")
 
 
@@ -133,7 +136,7 @@ class Session:
             left -= len(batch)
             try:
                 outcome = self._dispatch([row for row, _ in batch])
-            except sqlite3.Error:
+            except BaseException:
                 waiting.extendleft(reversed(batch))  # the writer fails whatever waits
                 raise
             if outcome is None:
@@ -147,7 +150,7 @@ class Session:
         self._pages += 4 + len(rows) // 16
         try:
             written = statements.DISPATCH.run(self.connection, rows)
-        except (sqlite3.Error, OverflowError, ValueError) as error:
+        except _WRONG as error:
             if storage_reason(error):
                 raise
             if len(rows) > 1:  # find the bad row; the good ones must not suffer for it
@@ -182,7 +185,7 @@ class Session:
         self._pages += 6 + len(rows) // 4
         try:
             return statement.run(self.connection, rows)
-        except (sqlite3.Error, OverflowError, ValueError) as error:
+        except _WRONG as error:
             if storage_reason(error):
                 raise
             if len(rows) > 1:
@@ -221,7 +224,7 @@ class Session:
             for item in run:
                 try:
                     connection.execute(item.sql, item.params)
-                except (sqlite3.Error, OverflowError, ValueError) as error:
+                except _WRONG as error:
                     if storage_reason(error) or not connection.in_transaction:
                         raise
                     _log.error("a write is skipped: %s: %s", error, item.sql)

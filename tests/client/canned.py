@@ -181,6 +181,7 @@ class Asked:
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    request_queue_size = 128  # a Unix socket refuses at once what does not fit
     canned: CannedDaemon
 
 

@@ -34,14 +34,14 @@ class Call:
     stored: tuple[int, int, int] | None = None  # boot, e on that boot's clock, e on the wall
 
     def reserved(self, unit: Unit) -> int:
-        return {"requests": self.requests, "total_tokens": self.tokens, "concurrent": 1}[unit]  # type: ignore[index]  # the three in use
+        return {"requests": self.requests, "total_tokens": self.tokens, "concurrent": 1}[unit]
 
     def counts(self, unit: Unit) -> int:
         """The reservation while open, the charge afterwards."""
         if self.charged is None:
             return self.reserved(unit)
         calls, tokens = self.charged
-        return {"requests": calls, "total_tokens": tokens, "concurrent": calls}[unit]  # type: ignore[index]  # as above
+        return {"requests": calls, "total_tokens": tokens, "concurrent": calls}[unit]
 
 
 @dataclass

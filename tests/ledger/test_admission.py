@@ -213,6 +213,18 @@ async def test_calendar_counts_open_calls_in_the_present_period(house: Build) ->
     it.admit()
 
 
+async def test_calendar_survives_a_clock_that_steps_back(house: Build) -> None:
+    """A call from 10:59 to 11:10 counts in both hours, also when the clock is then set back into the first."""
+    it = await house(quota("requests", 1, "hour"), clock=ManualClock(wall_ns=wall("2026-11-20T10:59:00")))
+    call = await it.sent()
+    it.clock.advance(660)
+    it.ledger.settle(call, OK)
+    assert it.view().used == 1
+    it.clock.set_wall(wall("2026-11-20T10:50:00"))
+    assert it.view().used == 1
+    refused(it)
+
+
 async def test_month_resets_at_local_midnight(house: Build) -> None:
     """A monthly quota in São Paulo comes back at 03:00 UTC plus the skew, with a fresh count."""
     clock = ManualClock(wall_ns=wall("2026-11-30T12:00:00"))

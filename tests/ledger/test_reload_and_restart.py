@@ -196,7 +196,7 @@ async def test_a_month_of_calls_is_summed_in_groups_never_too_early(house: Build
     await it.database.writer.call(many)
     await it.restart()
     assert it.view().used == 4_000
-    assert 2_900 < it.report.groups < 3_100  # beyond 10,000 s in pairs
+    assert 2_900 < it.report.groups < 3_100  # beyond 10,000 s in pairs: groups of 10 s
     it.clock.advance(70_000)
     kept = sum(1 for n in range(4_000) if 5 * n + 70_000 < 86_486.4)
     held = sum(1 for n in range(4_000) if 5 * n + 70_000 < 86_486.4 + 86.4 + 10)  # a bucket and a group later

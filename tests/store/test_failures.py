@@ -137,6 +137,25 @@ async def test_a_refusal_fails_everything_that_waits(database: Database) -> None
         assert (dispatch(index).id in kept) == (each is None)
 
 
+async def test_requests_and_small_writes_are_kept_through_a_refusal(database: Database) -> None:
+    """Whatever was accepted before and during a refusal is written after it, once."""
+    states = States(database)
+    database.writer.bind(asyncio.get_running_loop())
+    await database.writer.call(lambda c: c.execute("PRAGMA max_page_count = 1"))
+    for number in range(300):
+        database.writer.execute("INSERT INTO samples VALUES (?, ?, 1.0)", ("s" * 500, float(number)))
+        database.writer.request(request(number, client="c" * 500))
+    await states.until(True)
+    database.writer.request(request(300))
+    await states.until(False)
+    kept = await database.reader.run(
+        lambda c: c.execute(
+            "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM requests), (SELECT requests FROM rollup_day)"
+        ).fetchone()
+    )
+    assert kept == (300, 301, 301)
+
+
 async def test_a_deleted_database_file_is_noticed(database: Database) -> None:
     """Writing into a file that was deleted would lose everything at the end: it is refused, and not recreated."""
     states = States(database)

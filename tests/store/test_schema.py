@@ -121,6 +121,24 @@ def test_an_older_database_is_backed_up_and_migrated_in_a_child(
     connection.close()
 
 
+def test_a_reader_asks_for_a_migration_first(tmp_path: Path, next_revision: Path) -> None:
+    """Opened for reading only, an older database is refused with what to do, and not migrated."""
+    migrate.upgrade(tmp_path / "hybridd.db", "0001", next_revision)
+    with pytest.raises(StateError, match="start the daemon once"):
+        Database.open(tmp_path, clock=ManualClock(), readonly=True)
+
+
+def test_a_draft_holds_the_difference(tmp_path: Path) -> None:
+    """``migrate revision`` writes the next number, with nothing in it when tables and migrations agree."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(locations.migrations_dir(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    assert migrate.main(["revision", "--message", "nothing new", "--migrations", str(folder)]) == 0
+    known = {path.name for path in (locations.migrations_dir() / "versions").glob("*.py")}
+    (made,) = {path.name for path in (folder / "versions").glob("*.py")} - known
+    assert made == f"{int(schema.HEAD) + 1:04d}_nothing_new.py"
+    assert "op." not in (folder / "versions" / made).read_text().split("def upgrade")[1]
+
+
 def test_a_failing_migration_changes_nothing_and_names_the_backup(
     tmp_path: Path, next_revision: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,12 @@ async def test_a_bad_row_fails_alone(database: Database) -> None:
         dispatch(2),
         dispatch(3, provider=None),
         dispatch(4, usd_micro=2**70),
+        dispatch(6, model="\ud800"),
         dispatch(5),
     ]
     outcome = await within(5, asyncio.gather(*(database.writer.dispatch(row) for row in rows), return_exceptions=True))
     assert [type(each) for each in outcome] == [
-        type(None), StorageError, type(None), StorageError, StorageError, type(None)
+        type(None), StorageError, type(None), StorageError, StorageError, StorageError, type(None)
     ]  # fmt: skip
     assert database.writer.failed is None
     assert await database.reader.run(_scalar, "SELECT count(*) FROM calls") == 4
@@ -224,3 +226,59 @@ def test_requests_kept_during_a_failure_are_bounded(tmp_path: Path) -> None:
         assert database.writer.dropped == 10
     finally:
         database.close()
+
+
+async def test_a_bug_while_dispatching_leaves_nobody_waiting(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers whose rows were already taken from the queue are failed too, whatever the exception was."""
+
+    def broken(self: object, rows: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(database.writer._session), "_dispatch", broken)
+        outcome = await within(
+            5, asyncio.gather(*(database.writer.dispatch(dispatch(n)) for n in range(3)), return_exceptions=True)
+        )
+    assert [type(each) for each in outcome] == [StorageError] * 3
+
+
+async def test_a_bug_in_the_writer_fails_closed_and_is_survived(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unexpected exception fails what waits, keeps the settlements, and writing goes on with a fresh connection."""
+    row = dispatch(1)
+    await database.writer.dispatch(row)
+    session = database.writer._session
+    real = type(session).settle
+    calls = 0
+
+    def broken(self: object, queue: object) -> int:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise RuntimeError("a bug")
+        return real(session, queue)  # type: ignore[arg-type]  # handed through
+
+    monkeypatch.setattr(type(session), "settle", broken)
+    recovered = asyncio.Event()
+    database.writer.on_state = lambda reason: recovered.set() if reason is None else None
+    database.writer.settle(settle(row))
+    with pytest.raises(StorageError, match="a bug"):
+        await within(5, database.writer.barrier())
+    await within(10, recovered.wait())
+    assert calls == 3
+    assert "unexpected error" in caplog.text
+    assert await database.reader.run(_scalar, "SELECT state FROM calls") == "settled"
+
+
+async def test_what_a_generator_query_yields_comes_as_a_list(database: Database) -> None:
+    """A generator is read inside its snapshot, not later on another thread."""
+
+    def rows(connection: sqlite3.Connection) -> Iterator[int]:
+        for (number,) in connection.execute("SELECT id FROM boots"):
+            yield number
+
+    found: object = await database.reader.run(rows)
+    assert found == [1]
