@@ -56,6 +56,9 @@ class Subscription:
         self._bus.unsubscribe(self)
         self._wake()
 
+    def __len__(self) -> int:
+        return len(self._queue)
+
     def drain(self) -> list[Event]:
         """Everything queued, with repeated states of the same thing coalesced to the newest.
 

@@ -37,7 +37,7 @@ from hybridd.store.database import Database
 
 log = logs.get_logger("hybridd")
 PULSE_SECONDS = 0.25
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.001
 
 
 def main(config: Path | None = None) -> int:

@@ -49,10 +49,11 @@ async def events(services: Services, scope: Scope, receive: Receive, send: Send)
         first = Event(services.bus.seq, services.clock.wall_ns() / 1e9, "snapshot", await snapshot(services))
         delivered = await _deliver(send, _lines([first]), subscription, wake)
         while delivered and not gone.done() and not subscription.dropped:
-            waiting = asyncio.ensure_future(wake.wait())
-            await asyncio.wait({gone, waiting}, timeout=_KEEPALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            wake.clear()
+            if not len(subscription):
+                wake.clear()
+                waiting = asyncio.ensure_future(wake.wait())
+                await asyncio.wait({gone, waiting}, timeout=_KEEPALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
             delivered = await _deliver(send, _lines(subscription.drain()) or b"\n", subscription, wake)
         if delivered:
             await send({"type": "http.response.body", "body": _lines(subscription.drain()), "more_body": False})
@@ -75,11 +76,9 @@ async def _deliver(send: Send, body: bytes, subscription: Subscription, wake: as
             if subscription.dropped:
                 await asyncio.wait({writing}, timeout=_FAREWELL_SECONDS)
                 break
-            if not writing.done():
-                wake.clear()  # more to read: it stays in the queue until this is written
+            wake.clear()  # more to tell stays in the queue until this is written
         if writing.done():
             writing.result()
-            wake.set()  # whatever came meanwhile is looked at next
         return writing.done()
     finally:
         writing.cancel()

@@ -104,7 +104,7 @@ class PriceInfo(Message):
 
 
 class ModelInfo(Message):
-    """``context``: tokens, prompt and answer together. ``shutdown_date``: YYYY-MM-DD when the host has announced one."""
+    """``context``: tokens, prompt and answer together. ``shutdown_date``: YYYY-MM-DD when the host announced one."""
 
     id: Annotated[str, Meta(min_length=1, max_length=512)]
     context: Count | None = None

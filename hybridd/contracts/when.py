@@ -22,8 +22,8 @@ def parse_duration(text: str) -> float:
 
 
 def parse_when(text: str, now: float) -> float:
-    """UTC seconds: a duration before ``now`` (``7d``), seconds since the epoch, or an ISO date or time (UTC when it names
-    no zone).
+    """UTC seconds: a duration before ``now`` (``7d``), seconds since the epoch, or an ISO date or time (UTC when it
+    names no zone).
 
     Raises:
         ValueError: none of these.
@@ -38,5 +38,6 @@ def parse_when(text: str, now: float) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is neither a duration (7d), UTC seconds, nor an ISO date such as 2026-11-20") from None
+        wanted = "a duration (7d), UTC seconds or an ISO date such as 2026-11-20"
+        raise ValueError(f"{text!r} is not {wanted}") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -17,7 +17,7 @@ from hybridd.ledger.windows import QUARTER_NS
 
 _MS = 1_000_000
 # (age in seconds below which, width of a group): the width is at most a thousandth of the age, or 10 ms. The number
-# of groups is what costs: a million calls in a month over five models read in 1.0 s (2.1 s with decades alone).
+# of groups is what costs: a million calls in a month over five models read in 1.4 s (2.1 s with decades alone).
 _GROUPS = (
     (20, 10 * _MS), (100, 20 * _MS), (300, 100 * _MS), (1_000, 300 * _MS), (3_000, NS), (10_000, 3 * NS),
     (30_000, 10 * NS), (100_000, 30 * NS), (300_000, 100 * NS), (900_000, 300 * NS),
