@@ -110,9 +110,7 @@ class EventBus:
             if kind in subscriber.kinds:
                 subscriber.offer(event)
 
-    def subscribe(
-        self, wake: Callable[[], None], kinds: Iterable[Kind] = KINDS, capacity: int = 4096
-    ) -> Subscription:
+    def subscribe(self, wake: Callable[[], None], kinds: Iterable[Kind] = KINDS, capacity: int = 4096) -> Subscription:
         subscription = Subscription(self, frozenset(kinds), capacity, wake)
         self._subscribers.add(subscription)
         return subscription

@@ -29,6 +29,8 @@ from hybridd.routing.outcome import Outcome
 from hybridd.routing.request import Kind, RoutedRequest, parse, parse_body
 
 _WHOLE_HEAD = b"".join([b"%b: %b\r\n" % header for header in (JSON_TYPE, API_VERSION)])
+# What the client of a failed stream gets to take its last event.
+_FAREWELL_SECONDS = 5.0
 _SSE_HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -63,13 +65,23 @@ async def routed(services: Services, kind: Kind, scope: Scope, receive: Receive,
         return
     except HybriddError as error:
         if sink is not None and sink.started:
-            await sink.fail(error)
+            await _fail(sink, error, connection)
         else:
             await send_error(send, error)
     except asyncio.CancelledError:
         # Our own cancel because the client left ends here; a stopping server's cancel goes on.
         if connection is None or not connection.lost:
             raise
+
+
+async def _fail(sink: _EventStream, error: HybriddError, connection: Any) -> None:
+    """The stream's last event; a client that does not take it loses its connection."""
+    try:
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            await sink.fail(error)
+    except TimeoutError:
+        if connection is not None:
+            connection.transport.abort()
 
 
 async def _send_whole(scope: Scope, send: Send, request: RoutedRequest, outcome: Outcome) -> None:

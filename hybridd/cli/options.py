@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from hybridd.cli import text
 from hybridd.client.stdlib import Api
+from hybridd.contracts.when import parse_duration, parse_when
 
 Function = Callable[..., Any]
 
@@ -58,7 +58,7 @@ class Moment(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
-            return text.moment(str(value), time.time())
+            return parse_when(str(value), time.time(), local=True)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -70,7 +70,7 @@ class Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
-            return text.duration(str(value))
+            return parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

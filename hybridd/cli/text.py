@@ -8,9 +8,6 @@ import unicodedata
 from datetime import datetime
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_DURATION = re.compile(r"^(?:\d+(?:\.\d+)?[smhdw])+$")
-_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def utf8() -> bool:
@@ -87,42 +84,6 @@ def clock_time(at: float | None) -> str:
     if at is None:
         return "-"
     return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def duration(text: str) -> float:
-    """Seconds in ``90``, ``30s``, ``2h``, ``1d12h``, ``1w``.
-
-    Raises:
-        ValueError: anything else, or nothing at all.
-    """
-    compact = text.strip().lower().replace(" ", "")
-    if compact.isdigit():
-        seconds = float(compact)
-    elif _DURATION.match(compact):
-        seconds = sum(float(count) * _SECONDS[unit] for count, unit in _PART.findall(compact))
-    else:
-        raise ValueError(f"{text!r} is no duration such as 30s, 2h or 1d12h")
-    if not 0 < seconds < 1e10:
-        raise ValueError(f"{text!r} is no useful duration")
-    return seconds
-
-
-def moment(text: str, now: float) -> float:
-    """Seconds since the epoch for ``7d`` (that long ago), a date, or an ISO date and time (local without a zone).
-
-    Raises:
-        ValueError: anything else.
-    """
-    try:
-        return now - duration(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text.strip()).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError(
-            f"{text!r} is neither a duration (7d, 12h) nor a date (2026-11-01, 2026-11-01T08:30)"
-        ) from None
 
 
 def bar(used: float, held: float, buffer: float, limit: float, cells: int, *, rich: bool) -> str:

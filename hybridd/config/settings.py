@@ -224,7 +224,7 @@ class MonitoringSettings(Section):
     alert_thresholds: AlertThresholds = AlertThresholds()
     """When to warn."""
     retention_days: Annotated[int, Field(gt=0)] = 90
-    """Requests, calls, samples and resolved alerts older than this are deleted; rollups by day stay."""
+    """Requests, calls, samples, feedback and resolved alerts older than this are deleted; rollups by day stay."""
 
 
 class OptimizationSettings(Section):

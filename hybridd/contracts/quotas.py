@@ -20,7 +20,7 @@ _ROLLING = re.compile(r"^([1-9][0-9]{0,8})s$")
 
 
 class Amounts(msgspec.Struct, frozen=True):
-    """What one call uses or may use. Tokens and bytes are counts; money is integer micro-dollars (1 USD = 1 million)."""
+    """What one call uses or may use. Tokens and bytes are counts; money is integer micro-dollars (1e-6 USD)."""
 
     requests: int = 1
     input_tokens: int = 0

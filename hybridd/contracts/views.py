@@ -127,11 +127,16 @@ class AlertView(Struct):
 
 
 class ModelView(Struct):
+    """``state`` other than ready (cooling): this model rests until ``until`` (UTC seconds), because of ``reason``."""
+
     id: str
     context: int | None = None
     tasks: list[str] = []
     price: dict[str, Any] | None = None
     shutdown_date: str | None = None
+    state: str = "ready"
+    reason: str = ""
+    until: float | None = None
 
 
 class ProviderView(Struct):

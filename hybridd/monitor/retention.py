@@ -45,6 +45,7 @@ async def sweep(database: DatabasePort, now: float, *, days: int, keep_calls_day
         ("choices", partial(_delete, table="choices", column="request_id", before=int(cutoff * 1e6))),
         ("requests", partial(_delete, table="requests", column="id", before=int(cutoff * 1e6))),
         ("alerts", partial(_delete_alerts, before=cutoff)),
+        ("feedback", partial(_delete_feedback, before=cutoff)),
         ("rollup_hour", partial(_delete_rollups, before=int(cutoff // 3600))),
         ("silences", partial(_delete_silences, before=now)),
     )
@@ -98,6 +99,11 @@ def _delete_alerts(connection: sqlite3.Connection, *, before: float) -> int:
         "DELETE FROM alerts WHERE id IN"
         " (SELECT id FROM alerts WHERE state = 'resolved' AND resolved_at < ? ORDER BY id LIMIT ?)"
     )
+    return connection.execute(sql, (before, PIECE)).rowcount
+
+
+def _delete_feedback(connection: sqlite3.Connection, *, before: float) -> int:
+    sql = "DELETE FROM feedback WHERE id IN (SELECT id FROM feedback WHERE at < ? ORDER BY id LIMIT ?)"
     return connection.execute(sql, (before, PIECE)).rowcount
 
 

@@ -55,7 +55,7 @@ class Calls:
         self._providers = providers
         self._calls: dict[int, _Call] = {}
         self._idle: asyncio.Future[None] | None = None
-        self._draining = False
+        self.draining = False
 
     def dispatch(self, message: wire.Envelope) -> None:
         """A request or notification of the daemon; every request gets exactly one answer."""
@@ -89,7 +89,7 @@ class Calls:
 
     async def drain(self, grace: float) -> None:
         """Waits up to ``grace`` seconds for the calls in flight; new ones are refused meanwhile."""
-        self._draining = True
+        self.draining = True
         if self._calls and grace > 0:
             self._idle = self._loop.create_future()
             await asyncio.wait({self._idle}, timeout=grace)
@@ -149,7 +149,7 @@ class Calls:
         provider = self._providers.get(name)
         if provider is None:
             self._refuse(number, wire.INVALID_PARAMS, f"no provider {name} here", ("unavailable", "no"))
-        elif self._draining:
+        elif self.draining:
             self._refuse(number, wire.CALL_FAILED, "the plugin is shutting down", ("unavailable", "no"))
         else:
             return provider

@@ -188,6 +188,8 @@ class Runtime(Host):
         elif method == "ping":
             self._answer(message.id, b"{}")
         elif method == "shutdown":
+            if self._calls is not None:
+                self._calls.draining = True  # what follows in the same read is refused already
             self._answer(message.id, b"{}")
             params = msgspec.json.decode(message.params or b"{}", type=wire.Shutdown)
             self.stop(params.grace_ms / 1000)

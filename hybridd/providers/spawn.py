@@ -30,6 +30,7 @@ from hybridd.providers.link import Timing
 
 STDERR_LINES = 50
 LINE_CHARACTERS = 500
+PIPE_SECONDS = 0.5
 # Found by file: importing the SDK here would cost the daemon its memory.
 LAUNCHER = Path(locations.__file__).parent / "plugin" / "launch.py"
 
@@ -143,7 +144,8 @@ class Child(asyncio.SubprocessProtocol):
         self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self.pid = 0
         self._transport: asyncio.SubprocessTransport | None = None
-        self._partial = b""
+        self._loop = loop
+        self._partial: dict[int, bytes] = {}
         self._secrets = secrets
         self._log = logging.getLogger(f"hybridd.plugin.{name}")
 
@@ -152,25 +154,20 @@ class Child(asyncio.SubprocessProtocol):
         self.pid = self._transport.get_pid()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        *lines, rest = (self._partial + data).split(b"\n")
+        *lines, rest = (self._partial.get(fd, b"") + data).split(b"\n")
         # A program that never ends its line must not fill the daemon's memory.
-        self._partial = rest[-4 * LINE_CHARACTERS :]
+        self._partial[fd] = rest[-4 * LINE_CHARACTERS :]
         for line in lines:
             self._keep(line)
 
     def process_exited(self) -> None:
-        code = self._transport.get_returncode() if self._transport is not None else None
-        if self._partial:
-            self._keep(self._partial)
-            self._partial = b""
         self.kill(signal.SIGKILL)  # whatever it left behind in its group
-        if not self.exited.done():
-            self.exited.set_result(-1 if code is None else code)
+        # Its last words are still in the pipes; `connection_lost` follows once they are read. A child that left the
+        # group may hold them open.
+        self._loop.call_later(PIPE_SECONDS, self._resolve)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._partial:
-            self._keep(self._partial)
-            self._partial = b""
+        self._resolve()
 
     def kill(self, number: signal.Signals) -> None:
         """Signals the whole group; a group that is gone is fine."""
@@ -185,6 +182,15 @@ class Child(asyncio.SubprocessProtocol):
         """Frees the pipes once the process is gone."""
         if self._transport is not None:
             self._transport.close()
+
+    def _resolve(self) -> None:
+        if self.exited.done():
+            return
+        for rest in self._partial.values():
+            self._keep(rest)
+        self._partial.clear()
+        code = self._transport.get_returncode() if self._transport is not None else None
+        self.exited.set_result(-1 if code is None else code)
 
     def _keep(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()[:LINE_CHARACTERS]

@@ -27,6 +27,9 @@ from hybridd.routing.request import RoutedRequest
 from hybridd.routing.stream import Pump, Sink
 
 encode = msgspec.json.Encoder().encode
+# How long after a stream's deadline its client may take to read what is there, before it is given up.
+STALL_SECONDS = 1.0
+_STALLED = Meaning(elsewhere=False, rest="none", whole_provider=False, status=408)
 
 
 class Executor:
@@ -164,11 +167,19 @@ class Executor:
         outcome.dispatched_ns = self._clock.boot_ns()
         try:
             if pump is not None and sink is not None:
-                await self._pump(call, pump, candidate, reservation, outcome, sink)
+                async with asyncio.timeout_at(until + STALL_SECONDS):
+                    await self._pump(call, pump, candidate, reservation, outcome, sink)
             result = await call.result()
         except CallFailed as failure:
             delivered = outcome.first_token_ns is not None
             raise self._failed(candidate, reservation, outcome, failure, began_wall, delivered=delivered) from None
+        except TimeoutError:
+            # Whatever became of the call: a client that does not read is no fault of the provider's.
+            call.cancel("the client does not read")
+            self._later(self._settle_abandoned(call, candidate, reservation))
+            message = "The client did not read the stream within its time."
+            problem = DeadlineExceeded(message, code="client_stalled", status=_STALLED.status)
+            raise _Failed(problem, _STALLED, delivered=True) from None
         except BaseException:
             # The client left (or the daemon stops): the provider is told, and the call is settled when it has ended.
             call.cancel("client gone")
@@ -260,9 +271,16 @@ class Executor:
             param=error.param,
             code=theirs or f"upstream_{error.kind}",
             status=what.status,
-            retry_after=error.retry_after_ms / 1000 if error.retry_after_ms is not None else None,
+            retry_after=self._retry_after(ref, error, what),
         )
         return _Failed(problem, what, delivered)
+
+    def _retry_after(self, ref: ModelRef, error: CallError, what: Meaning) -> float | None:
+        """The provider's own hint, or how long we bench it ourselves where waiting is the cure."""
+        if error.retry_after_ms is not None:
+            return error.retry_after_ms / 1000
+        rest = self._cooldowns.blocking(ref.provider, ref.model) if what.status in (429, 503) else None
+        return self._cooldowns.retry_after(rest) if rest is not None else None
 
     def _settle_failure(self, reservation: Reservation, failure: CallFailed) -> None:
         error = failure.error

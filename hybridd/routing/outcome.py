@@ -88,9 +88,7 @@ def nobody(outcome: Outcome) -> HybriddError:
     """The error when no candidate could be asked: each one's reason, and when the first becomes possible again."""
     rejected = outcome.rejected
     if len(outcome.candidates) == 1 and rejected and rejected[0].code == "unknown_model":
-        return NotFound(
-            f"{rejected[0].reason[0].upper()}{rejected[0].reason[1:]}.", param="model", code="model_not_found"
-        )
+        return NotFound(f"{rejected[0].candidate}: {rejected[0].reason}.", param="model", code="model_not_found")
     waits = [item.retry_after for item in rejected if item.retry_after is not None]
     listed = "; ".join(f"{item.candidate}: {item.reason}" for item in rejected) or "there is no candidate"
     busy = bool(waits) and all(item.code in _BUSY for item in rejected)

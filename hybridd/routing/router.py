@@ -259,7 +259,8 @@ class Router:
     def _provider_view(self, name: str) -> ProviderView:
         spec = self.resolved.providers[name]
         runtime = self._hub.providers.get(name)
-        state, reason, until = (runtime.state, runtime.reason, None) if runtime else ("disconnected", "", None)
+        until: float | None = None
+        state, reason = (runtime.state, runtime.reason) if runtime else ("disconnected", "")
         since = runtime.since if runtime else 0.0
         rest = self.cooldowns.all().get((name, None))
         if not spec.enabled:
@@ -268,11 +269,11 @@ class Router:
             state, reason = "not_configured", spec.not_configured
         elif rest is not None and rest.state != "half_open":
             state, reason, since = rest.state, rest.reason, rest.since_wall_ns / 1e9
-            until = rest.until_wall_ns / 1e9 if rest.until_wall_ns is not None else None
-        models = [
-            ModelView(model.id, model.context, list(model.tasks), price_view(model.price))
-            for model in self.catalogue(name).values()
-        ]
+            until = _until(rest)
+        models = [self._model_view(name, model) for model in self.catalogue(name).values()]
+        if state == "ready" and models and all(model.state != "ready" for model in models):
+            first = min(models, key=lambda model: model.until or 0.0)
+            state, reason, until = "cooling", f"all its models rest; {first.id}: {first.reason}", first.until
         return ProviderView(
             name=name,
             plugin=spec.plugin,
@@ -284,3 +285,14 @@ class Router:
             until=until,
             in_flight=runtime.in_flight if runtime else 0,
         )
+
+    def _model_view(self, provider: str, model: KnownModel) -> ModelView:
+        view = ModelView(model.id, model.context, list(model.tasks), price_view(model.price))
+        rest = self.cooldowns.all().get((provider, model.id))
+        if rest is not None and self.cooldowns.blocking(provider, model.id) is rest:
+            view.state, view.reason, view.until = rest.state, rest.reason, _until(rest)
+        return view
+
+
+def _until(rest: Rest) -> float | None:
+    return rest.until_wall_ns / 1e9 if rest.until_wall_ns is not None else None

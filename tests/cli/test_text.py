@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridd.cli import output, text
+from hybridd.contracts.when import parse_duration, parse_when
 
 amounts = st.floats(0, 1e9, allow_nan=False)
 
@@ -49,23 +50,23 @@ def test_bars_show_the_first_use_and_the_last_rest(figures: tuple[float, ...], b
 )
 def test_durations(given_text: str, seconds: float) -> None:
     """Plain seconds and combinations of units."""
-    assert text.duration(given_text) == seconds
+    assert parse_duration(given_text) == seconds
 
 
 @pytest.mark.parametrize("given_text", ["", "0", "-5s", "2x", "h", "1e9999", "nan", "99999999999d"])
 def test_wrong_durations_are_refused(given_text: str) -> None:
     """Anything else is a ValueError."""
     with pytest.raises(ValueError):
-        text.duration(given_text)
+        parse_duration(given_text)
 
 
 def test_moments() -> None:
     """A duration is that long ago; dates and ISO times are themselves."""
-    assert text.moment("2h", 10_000) == 2800
-    assert text.moment("2026-11-01", 0) == datetime(2026, 11, 1).timestamp()
-    assert text.moment("2026-11-01T08:30:00+00:00", 0) == 1_793_521_800
+    assert parse_when("2h", 10_000) == 2800
+    assert parse_when("2026-11-01", 0, local=True) == datetime(2026, 11, 1).timestamp()
+    assert parse_when("2026-11-01T08:30:00+00:00", 0) == 1_793_521_800
     with pytest.raises(ValueError, match="neither a duration"):
-        text.moment("yesterday", 0)
+        parse_when("yesterday", 0)
 
 
 @pytest.mark.parametrize(

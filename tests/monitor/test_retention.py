@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hybridd.clocks import NS, ManualClock
 from hybridd.monitor import retention, series
 from hybridd.store.database import Database
+from hybridd.store.queries import feedback
 from hybridd.store.queries.samples import names
 from hybridd.store.rows import DispatchRow
 from tests.monitor.helpers import HOST, NO_GPU, NOW, limit
@@ -114,7 +115,7 @@ def call(number: int, wall_ns: int) -> DispatchRow:
 
 
 async def test_old_records_go_in_pieces_and_the_rest_stays(database: Database, clock: ManualClock) -> None:
-    """Requests, choices, ended calls, resolved alerts, hours and silences past their time are deleted; open calls, open
+    """Requests, choices, ended calls, resolved alerts, feedback, hours and silences past their time are deleted; open calls, open
     alerts, days and newer rows are not."""
     now = clock.wall_ns() / NS
     old_us, new_us = int((now - 100 * DAY) * 1e6), int((now - DAY) * 1e6)
@@ -134,6 +135,8 @@ async def test_old_records_go_in_pieces_and_the_rest_stays(database: Database, c
                 " VALUES (?, 'n', 'info', ?, 'm', ?, ?, ?, 1, '{}')",
                 (f"{state}{at}", state, at, at, at if state == "resolved" else None),
             )
+        for at in (now - 100 * DAY, now - DAY):
+            feedback.add(connection, at=at, score=1, subject="somebody")
         connection.executemany("INSERT INTO silences VALUES (?, 0, ?, '')", [("past", now - 1), ("future", now + 1)])
 
     await database.writer.call(fill)
@@ -146,12 +149,13 @@ async def test_old_records_go_in_pieces_and_the_rest_stays(database: Database, c
     done = await retention.sweep(database, now, days=90, keep_calls_days=90)
     assert done == {
         "calls": 2 * retention.PIECE, "choices": 1, "requests": 1, "alerts": 1, "rollup_hour": 1, "silences": 1,
-        "samples": 0, "thinned": 0,
+        "feedback": 1, "samples": 0, "thinned": 0,
     }  # fmt: skip
     left = await database.reader.run(
         rows,
         "SELECT (SELECT count(*) FROM calls), (SELECT count(*) FROM calls WHERE state = 'dispatched'),"
         " (SELECT count(*) FROM requests), (SELECT count(*) FROM alerts), (SELECT count(*) FROM rollup_hour),"
-        " (SELECT count(*) FROM rollup_day), (SELECT count(*) FROM silences)",
+        " (SELECT count(*) FROM rollup_day), (SELECT count(*) FROM silences),"
+        " (SELECT count(*) FROM feedback)",
     )
-    assert left == [(2 * retention.PIECE + 2, 2, 1, 2, 1, 2, 1)]
+    assert left == [(2 * retention.PIECE + 2, 2, 1, 2, 1, 2, 1, 1)]

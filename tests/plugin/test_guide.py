@@ -80,13 +80,34 @@ async def test_programs_of_the_guide_in_a_house():
 async def test_bridge_keeps_a_pretty_printed_body_on_one_line():
     """A request body with line breaks between its tokens still reaches the program as one line."""
     async with house() as home:
-        write(home.directory, "clock.sh")
-        await home.hub.apply({"clock": home.spec("clock", command=(*BRIDGE, "sh", "clock.sh"))})
-        await home.hub.ensure_connected("clock", 10)
-        params = wire.Generate("clock", "date", Raw(b'{\n  "model": "date",\r\n  "messages": []\n}'))
+        (home.directory / "mirror.py").write_text(MIRROR)
+        await home.hub.apply({"mirror": home.spec("mirror", command=(*BRIDGE, sys.executable, "-u", "mirror.py"))})
+        await home.hub.ensure_connected("mirror", 10)
+        body = b'{\n  "model": "m",\r\n  "messages": ["a\\nb"]\n}'
+        params = wire.Generate("mirror", "m", Raw(body))
         deadline = asyncio.get_running_loop().time() + 5
-        result = await home.hub.start_call("clock", "generate", params, deadline=deadline).result()
-        assert result.usage == wire.Usage(input_tokens=1, output_tokens=6)
+        result = await home.hub.start_call("mirror", "generate", params, deadline=deadline).result()
+        assert isinstance(result.body, Raw)
+        assert msgspec.json.decode(result.body) == {"model": "m", "messages": ["a\nb"]}
+
+
+# Answers each call with its own body; every line must be a whole message.
+MIRROR = """
+import json, sys
+def say(**message): print(json.dumps({"jsonrpc": "2.0", **message}))
+plugin = {"protocolVersions": ["1"], "plugin": {"name": "mirror"}, "instanceId": "1"}
+say(id=1, method="initialize", params=plugin)
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("method") == "generate":
+        say(id=message["id"], result={"body": message["params"]["body"]})
+    elif "method" in message:
+        say(id=message["id"], result={})
+        if message["method"] == "shutdown":
+            break
+    elif message["id"] == 1:
+        say(id=2, method="provider/register", params={"provider": "mirror", "models": [{"id": "m"}]})
+"""
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hybridd.providers.limits import Backoff, RateCap
@@ -39,6 +39,7 @@ def test_incurable_failures_open_at_once():
 
 
 @given(st.lists(st.floats(0, 1000), min_size=1, max_size=40), st.integers(0, 9))
+@example(gaps=[0.0, 0.0, 0.0, 415.0, 0.0, 0.0, 0.0, 0.0, 0.0], seed=0)
 def test_never_five_starts_within_the_window(gaps, seed):
     """Following its delays, a process that dies at once never fails more than five times within ten minutes."""
     policy = backoff(seed)

@@ -337,20 +337,21 @@ async def test_ensure_connected_is_bounded():
             await home.hub.ensure_connected("stranger", 0.2)
 
 
-async def test_reconfiguration_loses_no_call(home):
+async def test_reconfiguration_loses_no_call():
     """A changed configuration starts a new process while the old one finishes its calls; others keep running."""
-    specs = {"slow": home.spec("slow", SLOW), "echo": home.spec("echo", ECHO)}
-    await home.hub.apply(specs)
-    await home.hub.ensure_connected("slow", 10)
-    await home.hub.ensure_connected("echo", 10)
-    old, kept = view(home, "slow").pid, view(home, "echo").pid
-    call = home.generate("slow")
-    await home.hub.apply({**specs, "slow": msgspec.structs.replace(specs["slow"], plugin_config={"new": 1})})
-    assert await text_of(call) == str(old)
-    await home.until(lambda: view(home, "slow").pid not in (old, None) and home.hub.connected("slow"))
-    assert await text_of(home.generate("slow")) == str(view(home, "slow").pid)
-    await home.until(lambda: not alive(old))
-    assert view(home, "echo").pid == kept
+    async with house(msgspec.structs.replace(FAST, stop=0.1)) as home:  # shorter than the call
+        specs = {"slow": home.spec("slow", SLOW), "echo": home.spec("echo", ECHO)}
+        await home.hub.apply(specs)
+        await home.hub.ensure_connected("slow", 10)
+        await home.hub.ensure_connected("echo", 10)
+        old, kept = view(home, "slow").pid, view(home, "echo").pid
+        call = home.generate("slow")
+        await home.hub.apply({**specs, "slow": msgspec.structs.replace(specs["slow"], plugin_config={"new": 1})})
+        assert await text_of(call) == str(old)
+        await home.until(lambda: view(home, "slow").pid not in (old, None) and home.hub.connected("slow"))
+        assert await text_of(home.generate("slow")) == str(view(home, "slow").pid)
+        await home.until(lambda: not alive(old))
+        assert view(home, "echo").pid == kept
 
 
 async def test_removed_and_disabled_providers_stop(home):

@@ -166,7 +166,7 @@ VIOLATIONS: dict[str, tuple[list[Any], str]] = {
     "not an object": ([b"[1,2]"], "is not valid"),
     "a bomb of brackets": ([b'{"params":' + b"[" * 100_000], "is not valid"),
     "invalid UTF-8": (
-        [b'{"jsonrpc":"2.0","method":"log","params":{"level":"info","message":"\xff"}}'],
+        [b'{"id":1,"result":{"body":{"a":"\xff"}}}'],
         "not valid UTF-8",
     ),
     "observed for a stranger": (

@@ -31,12 +31,13 @@ def test_every_table_and_column_is_documented(database: Database) -> None:
 
 def test_the_documented_constants_are_the_real_ones() -> None:
     """Figures the page gives about behaviour are those in the code."""
-    from hybridd.store import database, retention, thread, writer
+    from hybridd.monitor import retention
+    from hybridd.store import database, thread, writer
 
     text = " ".join(PAGE.read_text().split())
     assert f"within {thread.LINGER_SECONDS * 1000:.0f} ms" in text
     assert f"up to {writer.KEEP:,} each" in text
     assert f"up to {database.CHECK_AT_ONCE_BYTES // 2**20} MiB" in text
-    assert f"at least {retention.CALLS_KEPT_SECONDS / 86_400:.0f} days" in text
-    assert f"{retention.CHUNK} at a time" in text
+    assert f"at least {retention.LEAST_CALL_DAYS} days" in text
+    assert f"{retention.PIECE:,} at a time" in text
     assert schema.SCHEMA_FILE.exists()

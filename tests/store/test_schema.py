@@ -270,7 +270,7 @@ def test_opening_imports_nothing_heavy(tmp_path: Path) -> None:
         "import sys\nfrom pathlib import Path\nfrom hybridd.clocks import SystemClock\n"
         "from hybridd.store.database import Database\n"
         "for _ in range(2):\n    Database.open(Path(sys.argv[1]), clock=SystemClock()).close()\n"
-        "import hybridd.store.queries.report, hybridd.store.queries.requests, hybridd.store.retention\n"
+        "import hybridd.store.queries.report, hybridd.store.queries.requests\n"
         "print([m for m in ('sqlmodel', 'sqlalchemy', 'alembic', 'numpy', 'pydantic') if m in sys.modules])"
     )
     done = subprocess.run(
