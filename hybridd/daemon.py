@@ -83,16 +83,21 @@ class Daemon:
         self._reloading = asyncio.Lock()
 
     async def run(self) -> int:
-        await self._build()
+        self._build()
         self._install_signals()
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._bound.socket]))
         stopping = asyncio.ensure_future(self._stop.wait())
+        # A long history takes seconds to read: meanwhile the socket answers, and calls are refused with that reason.
+        report = await self._ledger.recover()
+        if report.unknown:
+            log.warning("calls of an unclean stop are counted in full", calls=report.unknown)
         self._ready = (True, "ready")
         self._monitor.start()
         self._pulse()
         # The objects of the start live as long as the daemon: the collector need not look at them again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
         await self._hub.apply(self._resolved.providers)
         log.info("ready", version=__version__, socket=str(self._bound.path), state=str(locations.state_dir()))
         logs.notify("READY=1")
@@ -108,7 +113,7 @@ class Daemon:
         await self._database.writer.barrier()
         return EXIT_OK
 
-    async def _build(self) -> None:
+    def _build(self) -> None:
         rng = random.Random()
         spawn = SpawnContext(socket=self._bound.path)
         self._hub = Hub(clock=self._clock, bus=self._bus, spawn=spawn, rng=rng)
@@ -125,9 +130,6 @@ class Daemon:
         load_rests(self._database, self._router.cooldowns)
         self._hub.prepare(self._resolved.providers)
         self._router.providers_changed()
-        report = await self._ledger.recover()
-        if report.unknown:
-            log.warning("calls of an unclean stop are counted in full", calls=report.unknown)
         self._monitor = Monitor(
             self._hub,
             self._ledger,

@@ -21,6 +21,7 @@ from hybridd.providers.link import Peer
 
 logger = logging.getLogger("hybridd.api")
 
+MAX_HEAD_BYTES = 64 * 1024
 # How long a refused client may take to read why.
 REFUSED_SECONDS = 1.0
 
@@ -49,6 +50,8 @@ class PeerProtocol(HttpToolsProtocol):
 
     own_uid = os.getuid()
     _refused = False
+    _heading = True
+    _head_bytes = 0
     on_lost: Callable[[], object] | None = None
     lost = False
 
@@ -102,8 +105,23 @@ class PeerProtocol(HttpToolsProtocol):
             self._refuse(InvalidRequest(msg, code="invalid_http"))
 
     def data_received(self, data: bytes) -> None:
-        if not self._refused and not self.transport.is_closing():
-            super().data_received(data)
+        if self._refused or self.transport.is_closing():
+            return
+        super().data_received(data)
+        # httptools collects a request's head without end.
+        if self._heading and not self._refused:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                message = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
+                self._refuse(InvalidRequest(message, code="head_too_large", status=431))
+
+    def on_headers_complete(self) -> None:
+        self._heading = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._heading, self._head_bytes = True, 0
+        super().on_message_complete()
 
     def _refuse(self, error: HybriddError) -> None:
         body = json.dumps(error.to_body()).encode()

@@ -14,7 +14,9 @@ from typing import Any, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 
+from hybridd.contracts.protocol import MAX_MESSAGE_BYTES
 from hybridd.errors import HybriddError, NotFound, PermissionRefused
+from hybridd.frames import TextFrames
 from hybridd.providers.hub import Hub
 from hybridd.providers.link import Peer
 from hybridd.providers.session import Session
@@ -80,7 +82,10 @@ class PluginLink(WebSocketsSansIOProtocol):
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, {**app_state, "link": self}, _loop)
         self.session: Session | None = None
+        self._frames = TextFrames(masked=True, limit=MAX_MESSAGE_BYTES)
+        self._plain = False
         self._fragments: list[bytes] = []
+        self._in_fragments = False
 
     def attach(self, hub: Hub, peer: Peer) -> None:
         """From now on frames are the session's."""
@@ -94,6 +99,12 @@ class PluginLink(WebSocketsSansIOProtocol):
             super().data_received(data)
             return
         conn = self.conn
+        if self._plain:
+            messages, data = self._frames.split(data)
+            for message in messages:
+                session.on_message(message)
+            if not data:
+                return
         conn.receive_data(data)
         for event in conn.events_received():
             if not isinstance(event, Frame):
@@ -114,6 +125,8 @@ class PluginLink(WebSocketsSansIOProtocol):
             session.drop(f"broken WebSocket: {conn.parser_exc}")
         if conn.close_rcvd is not None:
             self.transport.close()
+        # Between messages, with nothing half-read in the parser, plain frames may be taken off in front of it.
+        self._plain = not conn.reader.buffer and not self._in_fragments
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.session is not None:
@@ -132,6 +145,7 @@ class PluginLink(WebSocketsSansIOProtocol):
             return
         if frame.opcode is Opcode.TEXT:
             self._fragments = []
+        self._in_fragments = not frame.fin
         self._fragments.append(cast(bytes, frame.data))
         if frame.fin:
             whole, self._fragments = b"".join(self._fragments), []

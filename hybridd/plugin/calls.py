@@ -82,10 +82,10 @@ class Calls:
             elif method == "probe":
                 self._start_probe(number, _probe(message.params))
             else:
-                self._refuse(number, wire.METHOD_NOT_FOUND, f"unknown method {method}", None)
+                self.refuse(number, wire.METHOD_NOT_FOUND, f"unknown method {method}")
         except msgspec.MsgspecError as error:
             if isinstance(number, int):
-                self._refuse(number, wire.INVALID_PARAMS, f"{method}: {error}", None)
+                self.refuse(number, wire.INVALID_PARAMS, f"{method}: {error}")
 
     async def drain(self, grace: float) -> None:
         """Waits up to ``grace`` seconds for the calls in flight; new ones are refused meanwhile."""
@@ -148,9 +148,9 @@ class Calls:
     def _provider(self, number: int, name: str) -> Provider | None:
         provider = self._providers.get(name)
         if provider is None:
-            self._refuse(number, wire.INVALID_PARAMS, f"no provider {name} here", ("unavailable", "no"))
+            self.refuse(number, wire.INVALID_PARAMS, f"no provider {name} here", ("unavailable", "no"))
         elif self.draining:
-            self._refuse(number, wire.CALL_FAILED, "the plugin is shutting down", ("unavailable", "no"))
+            self.refuse(number, wire.CALL_FAILED, "the plugin is shutting down", ("unavailable", "no"))
         else:
             return provider
         return None
@@ -227,7 +227,10 @@ class Calls:
             % (number, code, wire.encode(message[:2000]), wire.encode(error))
         )
 
-    def _refuse(self, number: int, code: int, message: str, kind: tuple[wire.ErrorKind, wire.Sent] | None) -> None:
+    def refuse(
+        self, number: int, code: int, message: str, kind: tuple[wire.ErrorKind, wire.Sent] | None = None
+    ) -> None:
+        """Answers a request that was not started with an error."""
         name, sent = kind or ("unsupported" if code == wire.METHOD_NOT_FOUND else "bad_request", "no")
         self._fail(number, code, message, wire.CallError(kind=name, sent=sent))
 

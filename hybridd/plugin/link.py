@@ -20,11 +20,7 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from hybridd.contracts.protocol import MAX_MESSAGE_BYTES
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # a platform without the compiled part
-    from websockets.utils import apply_mask
+from hybridd.frames import TextFrames, apply_mask
 
 URI = "ws://localhost/v1/plugins/connect"
 
@@ -56,7 +52,10 @@ class ClientLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._flushing = False
+        self._frames = TextFrames(masked=False, limit=MAX_MESSAGE_BYTES)
+        self._plain = False
         self._fragments: list[bytes] = []
+        self._in_fragments = False
         self._writable: asyncio.Future[None] | None = None
         self.opened: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
@@ -85,6 +84,12 @@ class ClientLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         conn = self._conn
+        if self._plain:
+            messages, data = self._frames.split(data)
+            for message in messages:
+                self._on_message(message)
+            if not data:
+                return
         conn.receive_data(data)
         for event in conn.events_received():
             if isinstance(event, Frame):
@@ -94,6 +99,8 @@ class ClientLink(asyncio.Protocol):
         self._write_control()
         if conn.parser_exc is not None or conn.close_rcvd is not None:
             self._end()
+        # Between messages, with nothing half-read in the parser, the plain frames may be taken off in front of it.
+        self._plain = not conn.reader.buffer and not self._in_fragments and self.opened.done()
 
     def eof_received(self) -> bool:
         return False
@@ -160,11 +167,13 @@ class ClientLink(asyncio.Protocol):
     def _on_frame(self, frame: Frame) -> None:
         opcode = frame.opcode
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            self._in_fragments = not frame.fin
             if frame.fin:
                 self._on_message(cast(bytes, frame.data))
             else:
                 self._fragments = [cast(bytes, frame.data)]
         elif opcode is Opcode.CONT:
+            self._in_fragments = not frame.fin
             self._fragments.append(cast(bytes, frame.data))
             if frame.fin:
                 whole, self._fragments = b"".join(self._fragments), []

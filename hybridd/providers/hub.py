@@ -195,7 +195,10 @@ class Hub:
         self._sessions.discard(session)
         process = session.process
         exited = process.exited if process is not None else None
-        session.death.when_dead(exited, session.owner_gone)
+        if session.calls:
+            session.death.when_dead(exited, session.owner_gone)
+        else:
+            session.death.forget()
         if process is not None:
             process.lost(session, session.closed)
         for name in tuple(session.providers):

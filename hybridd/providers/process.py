@@ -66,6 +66,8 @@ class PluginProcess:
         self._version: str | None = None
         self._wanted = asyncio.Event()
         self._closing = asyncio.Event()
+        # The last life ended because it was idle: the next one waits until somebody needs it, eager or not.
+        self._rested = False
         self._grace = timing.stop
         self._news: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -149,7 +151,8 @@ class PluginProcess:
         if self.state == "backoff":
             return "disconnected", self.reason, False
         if self.state in ("stopping", "stopped"):
-            return ("idle" if self.plan.on_demand else "disconnected"), self.reason, False
+            resting = self.plan.on_demand or self.plan.idle_stop is not None
+            return ("idle" if resting else "disconnected"), self.reason, False
         if self.state == "idle":
             return "idle", self.reason, False
         return ("failed" if self.state == "failed" else "starting"), self.reason, False
@@ -171,13 +174,14 @@ class PluginProcess:
 
     async def _supervise(self) -> None:
         while not self._closing.is_set():
-            if self.plan.on_demand and not self._wanted.is_set():
+            if (self.plan.on_demand or self._rested) and not self._wanted.is_set():
                 self._set("idle", "")
                 await self._first(self._wanted.wait(), self._closing.wait())
                 continue
             failure, curable = await self._live()
             if self._closing.is_set():
                 break
+            self._rested = failure is None
             if failure is None:
                 continue
             self.restarts += 1

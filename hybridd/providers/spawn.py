@@ -129,6 +129,8 @@ def environment(context: SpawnContext, plan: ProcessPlan, token: str) -> dict[st
         for name, value in context.environ.items()
         if name in PASSED or name.startswith(PASSED_PREFIXES) or name in plan.environment
     }
+    # The daemon's own interpreter comes first, so that `python3` finds the SDK and `hybridd plugin bridge` is found.
+    passed["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), passed.get("PATH", os.defpath)))
     passed["HYBRIDD_SOCKET"] = str(context.socket)
     passed[TOKEN_VARIABLE] = token
     if plan.command[1:2] == ("-m",):
@@ -213,7 +215,7 @@ async def spawn(context: SpawnContext, plan: ProcessPlan, token: str) -> Child:
     if "/" in program and not program.startswith("/"):
         program = str(locations.resolve(program))
     env = environment(context, plan, token)
-    found = shutil.which(program, path=env.get("PATH", os.defpath))
+    found = shutil.which(program, path=env["PATH"])
     if found is None:
         raise SpawnFailed(f"program {plan.command[0]!r} does not exist or is not executable")
     secrets = [value for name in plan.environment if len(value := context.environ.get(name, "")) >= 8] + [token]

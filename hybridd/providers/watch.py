@@ -13,6 +13,12 @@ class DeathWatch:
         self._pid = pid
         self._fd = fd
 
+    def forget(self) -> None:
+        """Nobody waits for the proof."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
     def when_dead(self, also: asyncio.Future[int] | None, gone: asyncio.Future[None]) -> None:
         """Resolves ``gone`` when the process is dead and, for one we started, ``also`` is done (its group was killed).
 

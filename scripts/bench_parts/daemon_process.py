@@ -361,6 +361,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def machine_seconds() -> tuple[float, float]:
+    """Busy and idle CPU seconds of the whole machine since its start, all cores together."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle = fields[3] + fields[4]
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (sum(fields) - idle) / ticks, idle / ticks
+
+
 def children(pid: int) -> list[int]:
     """Child processes of all threads."""
     return sorted(_children(pid))

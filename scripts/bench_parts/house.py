@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Self
 
-from scripts.bench_parts.daemon_process import Control, Daemon, Scratch, configuration
+from scripts.bench_parts.daemon_process import Control, Daemon, Scratch, children, configuration
 from scripts.bench_parts.loadgen import Target
 from tests.fakes.upstream import FakeUpstream, rule
 
@@ -68,6 +69,18 @@ class House:
                 self._daemon_error = error
                 raise
         return self._daemon
+
+    def processes(self) -> dict[str, list[int]]:
+        """What runs now, by name: the daemon's plugins are its children."""
+        found = {"generator": [os.getpid()]}
+        if self._upstream is not None:
+            found["upstream"] = [self._upstream.pid]
+        if self._control is not None:
+            found["control"] = [self._control.pid]
+        if self._daemon is not None:
+            found["daemon"] = [self._daemon.pid]
+            found["plugin"] = children(self._daemon.pid)
+        return found
 
     def direct(self, model: str = "m1") -> Target:
         return Target("direct", model, host=self.upstream.host, port=self.upstream.port)

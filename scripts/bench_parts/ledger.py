@@ -27,9 +27,7 @@ QUOTAS = [
 _ROWS: deque[Any] = deque(maxlen=1)
 
 
-async def reservations_per_second(
-    concurrency: int = 256, seconds: float = 3, folder_in: str = "."
-) -> dict[str, Any]:
+async def reservations_per_second(concurrency: int = 256, seconds: float = 3, folder_in: str = ".") -> dict[str, Any]:
     """``concurrency`` callers each reserve, dispatch and settle in a loop for ``seconds``."""
     with tempfile.TemporaryDirectory(prefix="hybridd-bench-", dir=folder_in) as folder:
         clock = SystemClock()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from scripts.bench_parts import report
+from scripts.bench_parts.cpu import CpuMeter
 from scripts.bench_parts.daemon_process import TIGHT_REQUESTS
 from scripts.bench_parts.house import House
 from scripts.bench_parts.loadgen import Result, Target, chat_request, run
@@ -54,12 +55,20 @@ async def one_at_a_time(house: House) -> list[report.Figure]:
 
 async def concurrent(house: House) -> list[report.Figure]:
     """Throughput at 32 callers, alternating with the bare control."""
-    pairs = []
+    pairs: list[dict[str, Result]] = []
+    costs: dict[str, list[dict[str, float]]] = {}
+    foreign = []
     for index in range(house.alternations):
         pair = {}
         order = house.targets()[1:]
         for target in order if index % 2 else reversed(order):
-            pair[target.name] = await _load(target, house.seconds)
+            meter = CpuMeter(house)
+            result = pair[target.name] = await _load(target, house.seconds)
+            seconds, others = meter.read()
+            costs.setdefault(target.name, []).append(
+                {name: 1e6 * spent / max(1, result.answered) for name, spent in seconds.items()}
+            )
+            foreign.append(others)
         house.upstream.clear_log()
         pairs.append(pair)
     group, how = "32 concurrent", f"median of {len(pairs)} alternating blocks of {house.seconds:g} s"
@@ -68,9 +77,22 @@ async def concurrent(house: House) -> list[report.Figure]:
         report.context(group, name, report.median(pair[name].per_second for pair in pairs), "/s", _latency(pairs, name))
         for name in ("control", "hybridd")
     ]
-    figures.append(report.at_least(group, "hybridd / control", ratio, 0.6, "of the control's requests/s", detail=how))
+    figures.append(report.at_least(group, "hybridd / control", ratio, 0.6, "×", detail=f"requests/s; {how}"))
+    figures += [_cost(group, name, costs[name]) for name in ("control", "hybridd")]
+    share = 100 * report.median(foreign)
+    figures.append(
+        report.context(group, "other programs meanwhile", share, "%", "of the machine; read the ratio with it")
+    )
     figures.append(no_errors(group, errors_of(result for pair in pairs for result in pair.values())))
     return [*figures, *await into_a_limit(house)]
+
+
+def _cost(group: str, name: str, blocks: list[dict[str, float]]) -> report.Figure:
+    """Microseconds of processor time that one call costs, by process; those that did nothing are left out."""
+    each = {process: report.median(block[process] for block in blocks) for process in blocks[0]}
+    used = {process: cost for process, cost in each.items() if cost >= 1}
+    detail = ", ".join(f"{process} {report.number(cost)}" for process, cost in used.items())
+    return report.context(group, f"CPU of a call, {name}", sum(used.values()), "µs", detail, **used)
 
 
 async def into_a_limit(house: House) -> list[report.Figure]:

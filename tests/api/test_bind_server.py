@@ -85,6 +85,28 @@ async def test_invalid_http_gets_an_openai_error(request_bytes):
         assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_http")
 
 
+async def test_endless_head_is_refused():
+    """A request whose head does not end is refused once it is larger than the cap, in the OpenAI shape."""
+    async with serving() as (path, _):
+        head, body = await exchange(path, b"GET / HTTP/1.1\r\n" + b"a: bbbbbbbbbb\r\n" * 20_000)
+        assert head.startswith(b"HTTP/1.1 431 ")
+        assert json.loads(body)["error"]["code"] == "head_too_large"
+
+
+async def test_many_requests_on_one_connection():
+    """Heads are counted one by one: a long-lived connection is never refused for its sum."""
+    async with serving() as (path, _):
+        request = b"GET / HTTP/1.1\r\nx: " + b"y" * 8000 + b"\r\n\r\n"
+        last = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n"
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        for _ in range(20):
+            writer.write(request)
+            await reader.readuntil(b"}")
+        writer.write(last)
+        assert b"200 OK" in await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+
 async def test_half_a_request_harms_nobody():
     """A client that leaves in the middle of a request leaves the server as it was."""
     async with serving() as (path, server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import select
 import socket
@@ -90,14 +91,13 @@ class Events:
     """A reader of ``/v1/events``. ``seen`` holds everything read so far; the first is the snapshot."""
 
     def __init__(self, house: House, kinds: str = "", timeout: float = 15.0) -> None:
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(timeout)
-        self._connection.connect(str(house.socket))
-        query = f"?kinds={kinds}" if kinds else ""
-        self._connection.sendall(f"GET /v1/events{query} HTTP/1.0\r\n\r\n".encode())
-        self._file = self._connection.makefile("rb")
-        while self._file.readline().strip():
-            continue
+        self._connection = http.client.HTTPConnection("hybridd")
+        self._connection.sock = socket.socket(socket.AF_UNIX)
+        self._connection.sock.settimeout(timeout)
+        self._connection.sock.connect(str(house.socket))
+        self._connection.request("GET", f"/v1/events?kinds={kinds}" if kinds else "/v1/events")
+        self._file = self._connection.getresponse()
+        assert self._file.status == 200
         self.seen: list[dict[str, Any]] = [self.next()]
 
     def next(self) -> dict[str, Any]:

@@ -163,6 +163,17 @@ async def test_an_unknown_limit_becomes_a_learned_quota(house: Build) -> None:
     assert it.admitted() == 1
 
 
+async def test_a_limit_learned_from_a_call_that_is_still_open(house: Build) -> None:
+    """Headers come before the end of a stream: the call that carried them is in their figure, others open are not."""
+    it = await house()
+    await it.sent()
+    carrier = await it.sent()
+    observe(it, said(5, limit=10, window="60s"), carrier)
+    assert it.view().remaining == 4
+    it.ledger.settle(carrier, OK)
+    assert it.view().remaining == 4
+
+
 async def test_a_learned_quota_follows_its_reports(house: Build) -> None:
     """The account was upgraded: a larger limit is believed for a learned quota; a configured set keeps it."""
     it = await house()

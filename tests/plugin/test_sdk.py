@@ -336,6 +336,16 @@ async def test_bad_bodies(home):
     assert (caught.value.error.kind, caught.value.error.sent) == ("bad_request", "no")
 
 
+async def test_a_deeply_nested_body_is_refused(home):
+    """A body nested more deeply than decoders go is the caller's mistake and nobody's end."""
+    params = wire.Generate("many", "m", Raw(b"[" * 5000 + b"]" * 5000))
+    deadline = asyncio.get_running_loop().time() + 5
+    with pytest.raises(CallFailed) as caught:
+        await home.hub.start_call("many", "generate", params, deadline=deadline).result()
+    assert (caught.value.error.kind, caught.value.error.sent) == ("bad_request", "no")
+    assert await whole(home, "text")
+
+
 async def test_shutdown_finishes_calls():
     """A shutdown lets calls in flight finish, refuses new ones, stops the providers and exits with 0."""
     source = """

@@ -189,7 +189,7 @@ def test_environment_is_an_allow_list():
     spec = ProviderSpec(name="g", plugin="g", account="g", command=("x",), environment=("GROQ_API_KEY", "ABSENT"))
     passed = environment(context, plans({"g": spec})["g"], "token")
     assert passed == {
-        "PATH": "/bin", "HOME": "/h", "LC_ALL": "C", "GROQ_API_KEY": "b",
+        "PATH": f"{Path(sys.executable).parent}:/bin", "HOME": "/h", "LC_ALL": "C", "GROQ_API_KEY": "b",
         "HYBRIDD_SOCKET": "/s", "HYBRIDD_PLUGIN_TOKEN": "token",
     }  # fmt: skip
 
@@ -240,6 +240,42 @@ async def test_token_is_good_once(home):
     answer = await other.initialize("echo", token=(home.directory / "token").read_text())
     assert "used before" in answer["error"]["message"]
     assert home.hub.connected("echo")
+
+
+async def test_connections_leave_no_descriptors(home):
+    """Plugins that come and go leave no open files behind."""
+
+    async def visit():
+        async with home.raw("guest"):
+            assert home.hub.connected("guest")
+        await home.until(lambda: not home.hub.connected("guest"))
+
+    source = "import sys; sys.path.insert(0, sys.argv[2])\n" + GUEST
+    command = [sys.executable, "-c", source, str(home.socket), str(ROOT)]
+    await visit()
+    before = len(os.listdir("/proc/self/fd"))
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert done.stdout == "5\n", done.stderr
+    await home.until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+GUEST = """
+import asyncio
+from tests.providers.support import RawPlugin
+
+async def main():
+    done = 0
+    for _ in range(5):
+        plugin = await RawPlugin.connect(sys.argv[1])
+        await plugin.initialize("guest")
+        done += "result" in await plugin.register("guest")
+        plugin.link.close()
+        await plugin.lost()
+    print(done, flush=True)
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
 
 
 async def test_external_names(home):
@@ -317,6 +353,19 @@ async def test_on_demand_start_and_idle_stop():
         assert list(runtime.models) == ["m"]
         await home.hub.ensure_connected("echo", 10)
         assert await text_of(home.generate("echo", prompt="two")) == "two"
+
+
+async def test_an_eager_plugin_rests_too():
+    """An eager plugin with an idle time starts at once, ends when idle, and then waits until it is needed."""
+    async with house() as home:
+        await home.hub.apply({"echo": home.spec("echo", ECHO, idle_stop_seconds=0.2)})
+        runtime = home.hub.providers["echo"]
+        await home.until(lambda: runtime.state == "ready")
+        first = view(home, "echo").pid
+        await home.until(lambda: runtime.state == "idle" and not alive(first))
+        assert view(home, "echo").pid is None
+        await home.hub.ensure_connected("echo", 10)
+        assert await text_of(home.generate("echo", prompt="again")) == "again"
 
 
 async def test_no_idle_stop_during_a_call():

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from hybridd.config.loader import load
 from scripts.bench_parts import main as bench
 from scripts.bench_parts import report
+from scripts.bench_parts.cpu import CpuMeter
 from scripts.bench_parts.daemon_process import (
     Control,
     Daemon,
@@ -21,6 +23,7 @@ from scripts.bench_parts.daemon_process import (
     environment,
     rss_mib,
 )
+from scripts.bench_parts.house import House
 from scripts.bench_parts.loadgen import chat_request, run
 from scripts.bench_parts.streaming import complete_stream
 from tests.fakes.upstream import InProcessUpstream, rule
@@ -88,6 +91,18 @@ def test_a_daemon_that_cannot_start_says_why(scratch):
 def _command(pid):
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         return file.read().replace(b"\0", b" ").decode()
+
+
+def test_processor_time_is_booked_on_who_used_it(scratch):
+    """The generator's own work shows as its own, and no share is outside 0..1."""
+    with House() as house:
+        meter = CpuMeter(house)
+        until = time.process_time() + 0.1
+        while time.process_time() < until:
+            pass
+        own, others = meter.read()
+    assert own["generator"] >= 0.08
+    assert 0 <= others <= 1
 
 
 def test_an_unknown_name_lists_the_known_ones(capsys):

@@ -1,0 +1,27 @@
+"""Processor time: what a call costs each process, and how much of the machine was somebody else's meanwhile.
+
+Throughput of a shared machine says little; the processor time of a call hardly changes with the neighbours.
+"""
+
+from __future__ import annotations
+
+from scripts.bench_parts.daemon_process import cpu_seconds, machine_seconds
+from scripts.bench_parts.house import House
+
+
+class CpuMeter:
+    """Reads the clocks of all processes when made and again at `read`."""
+
+    def __init__(self, house: House) -> None:
+        self._processes = house.processes()
+        self._own = self._seconds()
+        self._machine = machine_seconds()
+
+    def _seconds(self) -> dict[str, float]:
+        return {name: sum(map(cpu_seconds, pids)) for name, pids in self._processes.items()}
+
+    def read(self) -> tuple[dict[str, float], float]:
+        """CPU seconds of each process since then, and the share (0 to 1) of the machine that others used."""
+        own = {name: seconds - self._own[name] for name, seconds in self._seconds().items()}
+        busy, idle = (now - then for now, then in zip(machine_seconds(), self._machine, strict=True))
+        return own, min(1.0, max(0.0, busy - sum(own.values())) / max(1e-9, busy + idle))
