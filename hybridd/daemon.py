@@ -189,6 +189,7 @@ class Daemon:
             except ConfigError as error:
                 log.error("configuration refused", error=error.message)
                 raise
+            self._refuse_unknown_past(resolved)
             self._resolved = resolved
             self._router.configure(resolved)
             await self._hub.apply(resolved.providers)
@@ -196,6 +197,18 @@ class Daemon:
             self._monitor.reconfigure()
             log.info("configuration reloaded", path=resolved.path)
             return {"reloaded": True, "path": resolved.path, "providers": sorted(resolved.providers)}
+
+    def _refuse_unknown_past(self, resolved: Resolved) -> None:
+        """A window that looks further back than what is held in memory would start too empty."""
+        held = self._ledger.horizon_seconds
+        for spec in resolved.providers.values():
+            for quota in spec.quotas:
+                if (quota.window.seconds or 0) > held:
+                    raise ConfigError(
+                        f"{resolved.path}: the window {quota.window} of provider {spec.name} is longer than the "
+                        f"{held // 86_400} days of history in memory; restart hybridd to use it",
+                        param=f"providers.{spec.name}.quotas",
+                    )
 
     def _rest_changed(self, target: Any, rest: Any) -> None:
         save_rest(self._database, target, rest)

@@ -16,7 +16,7 @@ from websockets.frames import Frame, Opcode
 
 from hybridd.contracts.protocol import MAX_MESSAGE_BYTES
 from hybridd.errors import HybriddError, NotFound, PermissionRefused
-from hybridd.frames import TextFrames
+from hybridd.frames import Boundary, TextFrames
 from hybridd.providers.hub import Hub
 from hybridd.providers.link import Peer
 from hybridd.providers.session import Session
@@ -83,6 +83,7 @@ class PluginLink(WebSocketsSansIOProtocol):
         super().__init__(config, server_state, {**app_state, "link": self}, _loop)
         self.session: Session | None = None
         self._frames = TextFrames(masked=True, limit=MAX_MESSAGE_BYTES)
+        self._boundary = Boundary(masked=True)
         self._plain = False
         self._fragments: list[bytes] = []
         self._in_fragments = False
@@ -105,20 +106,12 @@ class PluginLink(WebSocketsSansIOProtocol):
                 session.on_message(message)
             if not data:
                 return
+        self._boundary.fed(len(data))
         conn.receive_data(data)
         for event in conn.events_received():
-            if not isinstance(event, Frame):
-                continue
-            opcode = event.opcode
-            if opcode is Opcode.TEXT and event.fin:
-                session.on_message(cast(bytes, event.data))
-            elif opcode is Opcode.CLOSE:
-                close = conn.close_rcvd
-                session.on_lost(f"it closed the connection: {close.code} {close.reason}".strip() if close else "closed")
-            elif opcode in (Opcode.PING, Opcode.PONG):
-                continue  # answered by the sans-I/O layer
-            else:
-                self._on_fragment(session, event)
+            if isinstance(event, Frame):
+                self._boundary.frame(len(event.data))
+                self._on_frame(session, event)
         if conn.writes and not self.transport.is_closing():
             self.transport.write(b"".join(conn.data_to_send()))
         if conn.parser_exc is not None:
@@ -126,7 +119,7 @@ class PluginLink(WebSocketsSansIOProtocol):
         if conn.close_rcvd is not None:
             self.transport.close()
         # Between messages, with nothing half-read in the parser, plain frames may be taken off in front of it.
-        self._plain = not conn.reader.buffer and not self._in_fragments
+        self._plain = self._boundary.reached and not self._in_fragments
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.session is not None:
@@ -138,6 +131,16 @@ class PluginLink(WebSocketsSansIOProtocol):
         """uvicorn's graceful stop: plugin links wait for the hub."""
         if self.session is None:
             super().shutdown()
+
+    def _on_frame(self, session: Session, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT and frame.fin:
+            session.on_message(cast(bytes, frame.data))
+        elif opcode is Opcode.CLOSE:
+            close = self.conn.close_rcvd
+            session.on_lost(f"it closed the connection: {close.code} {close.reason}".strip() if close else "closed")
+        elif opcode not in (Opcode.PING, Opcode.PONG):  # those the sans-I/O layer answers
+            self._on_fragment(session, frame)
 
     def _on_fragment(self, session: Session, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:

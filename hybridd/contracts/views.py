@@ -51,7 +51,8 @@ class Forecast(Struct):
 
 class Rejected(Struct):
     """Why one candidate was passed over. ``code`` is stable: disabled, not_configured, disconnected, retired, cooling,
-    parked, quota, context, no_price, unknown_model, unsupported, failed."""
+    parked, rate_limited, quota, context, no_price, unknown_model, unsupported, recovering, storage_failed, failed, or
+    the code of the error a call to it ended with."""
 
     candidate: str
     reason: str

@@ -123,6 +123,11 @@ class Ledger:
         self._tracks = {key: track for key, track in self._tracks.items() if key in keys}
 
     @property
+    def horizon_seconds(self) -> int:
+        """How far back history is held: a rolling window longer than this needs a restart to see all of its past."""
+        return self._admission.horizon_ns // NS
+
+    @property
     def quotas(self) -> list[Quota]:
         """Every quota in force, learned ones included."""
         return [counter.quota for counter in self._admission.counters.values()]

@@ -121,8 +121,8 @@ class Stream:
 class Sink:
     """One target, its queue and its thread.
 
-    ``render`` runs in the thread: encoding and redacting cost the event loop nothing but their share of the
-    interpreter. ``on_trouble`` is told, once for each disturbance, that lines were lost, with the reason.
+    ``render`` and ``guard`` (which sees all the lines of one write) run in the thread: encoding and redacting cost the
+    event loop nothing but their share of the interpreter. ``on_trouble`` is told, once for each disturbance, that lines were lost, with the reason.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Sink:
         render: Callable[[Any], bytes],
         *,
         capacity: int = CAPACITY,
+        guard: Callable[[list[bytes]], list[bytes]] | None = None,
         notice: Callable[[str, int], Any] | None = None,
         on_trouble: Callable[[str], None] | None = None,
         gather_seconds: float = GATHER_SECONDS,
@@ -142,6 +143,7 @@ class Sink:
         self._target = target
         self._render = render
         self._capacity = capacity
+        self._guard = guard
         self._notice = notice
         self._on_trouble = on_trouble
         self._gather = gather_seconds
@@ -211,7 +213,7 @@ class Sink:
 
     def _flush(self, lines: list[bytes]) -> None:
         try:
-            self._target.write(b"".join(lines))
+            self._target.write(b"".join(self._guard(lines) if self._guard is not None else lines))
         except OSError as error:
             with self._lock:
                 self.dropped += len(lines)

@@ -20,7 +20,7 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from hybridd.contracts.protocol import MAX_MESSAGE_BYTES
-from hybridd.frames import TextFrames, apply_mask
+from hybridd.frames import Boundary, TextFrames, apply_mask
 
 URI = "ws://localhost/v1/plugins/connect"
 
@@ -53,6 +53,7 @@ class ClientLink(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flushing = False
         self._frames = TextFrames(masked=False, limit=MAX_MESSAGE_BYTES)
+        self._boundary = Boundary(masked=False)
         self._plain = False
         self._fragments: list[bytes] = []
         self._in_fragments = False
@@ -90,9 +91,12 @@ class ClientLink(asyncio.Protocol):
                 self._on_message(message)
             if not data:
                 return
+        if self.opened.done():
+            self._boundary.fed(len(data))
         conn.receive_data(data)
         for event in conn.events_received():
             if isinstance(event, Frame):
+                self._boundary.frame(len(event.data))
                 self._on_frame(event)
             elif isinstance(event, Response):
                 self._on_response(event)
@@ -100,7 +104,9 @@ class ClientLink(asyncio.Protocol):
         if conn.parser_exc is not None or conn.close_rcvd is not None:
             self._end()
         # Between messages, with nothing half-read in the parser, the plain frames may be taken off in front of it.
-        self._plain = not conn.reader.buffer and not self._in_fragments and self.opened.done()
+        self._plain = (
+            self._boundary.reached and not self._in_fragments and not conn.reader.buffer and self.opened.done()
+        )
 
     def eof_received(self) -> bool:
         return False

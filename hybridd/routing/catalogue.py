@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from hybridd.config.resolved import Resolved
-from hybridd.contracts.protocol import ModelInfo
+from hybridd.contracts.protocol import ModelInfo, PriceInfo
 from hybridd.contracts.quotas import Price
 from hybridd.providers import Hub
 from hybridd.routing.candidates import KnownModel
+
+HIGHEST_USD = 1e6
+"""For a million tokens, or for one request."""
 
 
 def catalogue_of(resolved: Resolved, hub: Hub, provider: str) -> dict[str, KnownModel]:
@@ -30,22 +33,30 @@ def catalogue_of(resolved: Resolved, hub: Hub, provider: str) -> dict[str, Known
 
 
 def _from_plugin(info: ModelInfo) -> KnownModel:
-    price = info.price
     return KnownModel(
         info.id,
-        context=info.context,
-        max_output=info.max_output,
-        price=Price(
-            round(price.input_per_million_usd * 1e6),
-            round(price.output_per_million_usd * 1e6),
-            round(price.per_request_usd * 1e6),
-            None if price.cached_input_per_million_usd is None else round(price.cached_input_per_million_usd * 1e6),
-            price.as_of,
-        )
-        if price is not None
-        else None,
+        context=info.context or None,
+        max_output=info.max_output or None,
+        price=_price_of(info.price),
         tasks=tuple(info.tasks),
         methods=tuple(info.methods),
+    )
+
+
+def _price_of(price: PriceInfo | None) -> Price | None:
+    """In micro-dollars. A price nobody can mean is no price: money limits then refuse the model."""
+    if price is None:
+        return None
+    cached = price.cached_input_per_million_usd
+    figures = [price.input_per_million_usd, price.output_per_million_usd, price.per_request_usd, cached or 0.0]
+    if not all(0 <= figure <= HIGHEST_USD for figure in figures):
+        return None
+    return Price(
+        round(price.input_per_million_usd * 1e6),
+        round(price.output_per_million_usd * 1e6),
+        round(price.per_request_usd * 1e6),
+        None if cached is None else round(cached * 1e6),
+        price.as_of,
     )
 
 

@@ -107,8 +107,10 @@ class Executor:
         self, ref: ModelRef, request: RoutedRequest, resolved: Resolved, outcome: Outcome, deadline: float
     ) -> tuple[Feasible, Reservation] | None:
         """A reserved candidate, or None with the reason appended to ``outcome.rejected``."""
-        verdict = self._judge.verdict(ref, request, resolved)
-        if isinstance(verdict, Feasible) and not self._hub.connected(ref.provider):
+        connected = self._hub.connected(ref.provider)
+        # A plugin is not started for a call that its limits would refuse.
+        verdict = self._judge.verdict(ref, request, resolved, quotas=not connected)
+        if isinstance(verdict, Feasible) and not connected:
             wait = deadline - asyncio.get_running_loop().time()
             try:
                 await self._hub.ensure_connected(ref.provider, wait)

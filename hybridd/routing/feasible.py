@@ -51,7 +51,10 @@ class Judge:
         self._runtime = runtime
         self._catalogue = catalogue
 
-    def verdict(self, ref: ModelRef, request: RoutedRequest, resolved: Resolved) -> Feasible | Rejected:
+    def verdict(
+        self, ref: ModelRef, request: RoutedRequest, resolved: Resolved, *, quotas: bool = True
+    ) -> Feasible | Rejected:
+        """``quotas=False`` leaves the limits to the reservation that follows at once."""
         spec = resolved.providers.get(ref.provider)
         rejected = self._provider_problem(ref, spec, resolved)
         if rejected is not None:
@@ -72,9 +75,10 @@ class Judge:
                 f"not fit its context of {known.context}",
                 "context",
             )
-        refusal = self._ledger.refusal(spec.account, known.id, reserved.amounts, priced=known.price is not None)
-        if refusal is not None:
-            return Rejected(str(ref), refusal.reason, refusal.code, refusal.retry_after)
+        if quotas:
+            refusal = self._ledger.refusal(spec.account, known.id, reserved.amounts, priced=known.price is not None)
+            if refusal is not None:
+                return Rejected(str(ref), refusal.reason, refusal.code, refusal.retry_after)
         return Feasible(ref, spec, known, reserved)
 
     def _provider_problem(self, ref: ModelRef, spec: ProviderSpec | None, resolved: Resolved) -> Rejected | None:

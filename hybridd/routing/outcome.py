@@ -15,6 +15,8 @@ from hybridd.routing.feasible import Feasible
 
 # Rejections that waiting cures, beside those that are no candidates at all: then it is a 429, else a 503.
 _BUSY = frozenset({"quota", "rate_limited", "not_configured", "disabled"})
+# Rejections that have nothing to do with the providers.
+_OURS = frozenset({"storage_failed", "recovering"})
 
 
 class Outcome(msgspec.Struct):
@@ -92,10 +94,11 @@ def nobody(outcome: Outcome) -> HybriddError:
     waits = [item.retry_after for item in rejected if item.retry_after is not None]
     listed = "; ".join(f"{item.candidate}: {item.reason}" for item in rejected) or "there is no candidate"
     busy = bool(waits) and all(item.code in _BUSY for item in rejected)
+    ours = next((item.code for item in rejected if item.code in _OURS), None)
     return NoFeasibleProvider(
         f"No provider can answer now. {listed}.",
         retry_after=min(waits) if waits else None,
         details=[msgspec.to_builtins(item) for item in rejected],
-        code="rate_limit_exceeded" if busy else "no_feasible_provider",
+        code=ours or ("rate_limit_exceeded" if busy else "no_feasible_provider"),
         status=429 if busy else 503,
     )
