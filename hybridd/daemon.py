@@ -50,6 +50,7 @@ def main(config: Path | None = None) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(level=os.environ.get("HYBRIDD_LOG_LEVEL", "info"))
     try:
+        config = config.absolute() if config is not None else None
         resolved = load(config)
         bound = bind(locations.socket_path())
         try:

@@ -1,8 +1,26 @@
 # Sourced by the other scripts: one virtual environment, installed with visible progress, made again only when
 # pyproject.toml or constraints.txt change. POSIX shell.
+#
+# The caller sets ROOT (the checkout). Knobs, all optional:
+#   HYBRIDD_VENV=DIR         where the virtual environment lives (default: .venv in the checkout)
+#   HYBRIDD_PYTHON=PROGRAM   the Python to make it with
+#   HYBRIDD_SETUP=0          install nothing: HYBRIDD_VENV is used exactly as it is
+#   HYBRIDD_LOCAL=0          leave llama-cpp-python out
+#   HYBRIDD_LLAMA_WHEEL=FILE install it from this wheel instead of compiling it
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
+
+absolute() {
+    case $1 in
+        /*) printf '%s\n' "$1" ;;
+        *) printf '%s/%s\n' "$PWD" "$1" ;;
+    esac
+}
+
+VENV=$(absolute "${HYBRIDD_VENV:-$ROOT/.venv}")
+SETUP_LOG=${SETUP_LOG:-$ROOT/logs/setup.log}
+STAMP=$VENV/.hybridd-stamp
 
 # A Python of at least 3.11, from HYBRIDD_PYTHON or the PATH.
 find_python() {
@@ -16,78 +34,113 @@ find_python() {
     return 1
 }
 
-# Runs a command with its output in the log, a line of progress every few seconds, and the log's name when it fails.
-# usage: step LOG "what it does" command...
+need_python() {
+    find_python && return 0
+    found=$(python3 --version 2>&1) || found=none
+    die "hybridd needs Python 3.11 or newer; found: $found. On Debian: apt install python3 python3-venv (or set HYBRIDD_PYTHON)"
+}
+
+writable_folder() {
+    mkdir -p "$1" 2>/dev/null && [ -w "$1" ] || die "hybridd cannot write in $1: make it writable, or set $2 to a folder that is"
+}
+
+# Runs a command with its output in the log, a line of progress now and then, and the log's name when it fails.
+# usage: step "what it does" command...
 step() {
-    step_log=$1 step_what=$2
-    shift 2
+    step_what=$1
+    shift
     say "· $step_what"
-    "$@" >>"$step_log" 2>&1 &
-    step_pid=$! step_seconds=0
+    # In a session of its own, so that Ctrl-C here ends the compilers it started as well.
+    setsid "$@" >>"$SETUP_LOG" 2>&1 </dev/null &
+    step_pid=$! step_ticks=0
+    trap 'kill -TERM -- "-$step_pid" 2>/dev/null; die "interrupted (log: $SETUP_LOG)"' INT TERM HUP
     while kill -0 "$step_pid" 2>/dev/null; do
-        sleep 1
-        step_seconds=$((step_seconds + 1))
-        if [ $((step_seconds % 20)) -eq 0 ]; then
-            say "  … ${step_seconds} s: $(tail -n 1 "$step_log" 2>/dev/null | tr -d '\r' | cut -c1-100)"
+        sleep 0.2
+        step_ticks=$((step_ticks + 1))
+        if [ $((step_ticks % 50)) -eq 0 ]; then
+            say "  … $((step_ticks / 5)) s: $(tail -n 1 "$SETUP_LOG" 2>/dev/null | tr -d '\r' | cut -c1-100)"
         fi
     done
+    trap - INT TERM HUP
     if ! wait "$step_pid"; then
-        say "  failed; the last lines of $step_log:"
-        tail -n 8 "$step_log" | sed 's/^/    /' >&2
+        say "  failed; the last lines of $SETUP_LOG:"
+        tail -n 8 "$SETUP_LOG" | sed 's/^/    /' >&2
         return 1
     fi
 }
 
+# A copied or moved virtual environment has scripts that point elsewhere, and one whose Python is gone has none at all.
+venv_is_sound() {
+    [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || return 1
+    [ ! -e "$STAMP" ] || grep -qxF "venv $VENV" "$STAMP"
+}
+
 make_venv() {
-    [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 && return 0
-    python=$(find_python) || die "hybridd needs Python 3.11 or newer; found $(python3 --version 2>&1 || echo none). On Debian: apt install python3 python3-venv"
-    if step "$SETUP_LOG" "making the virtual environment with $("$python" --version)" "$python" -m venv "$VENV"; then
+    venv_is_sound && return 0
+    if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ -n "$(ls -A "$VENV" 2>/dev/null)" ]; then
+        die "$VENV exists and is no virtual environment: remove it, or set HYBRIDD_VENV to another place"
+    fi
+    python=$(need_python) || exit 1
+    if step "making the virtual environment with $("$python" --version 2>&1)" "$python" -m venv --clear "$VENV"; then
         return 0
     fi
     # Debian splits ensurepip off into python3-venv; a pip outside can stand in for it.
     if "$python" -m pip --version >/dev/null 2>&1; then
-        step "$SETUP_LOG" "without ensurepip: using the system's pip" sh -c \
+        step "without ensurepip: using the system's pip" sh -c \
             '"$1" -m venv --clear --without-pip "$2" && "$1" -m pip --python "$2/bin/python" install pip' sh "$python" "$VENV" && return 0
     fi
-    die "The virtual environment could not be made (log: $SETUP_LOG). On Debian: apt install python3-venv"
+    die "The virtual environment $VENV could not be made (log: $SETUP_LOG). On Debian: apt install python3-venv"
+}
+
+pip_install() { # usage: pip_install "what it does" pip arguments...
+    pip_what=$1
+    shift
+    step "$pip_what" "$VENV/bin/python" -m pip install --disable-pip-version-check -c "$ROOT/constraints.txt" "$@"
 }
 
 # usage: install_project EXTRAS    (comma-separated; local is handled apart because it may compile for minutes)
 install_project() {
-    extras=$1
-    SETUP_LOG=${SETUP_LOG:-$ROOT/logs/setup.log}
-    mkdir -p "$(dirname "$SETUP_LOG")"
-    # Two scripts at once must not both install.
-    exec 9>"$ROOT/logs/setup.lock"
-    if command -v flock >/dev/null 2>&1; then flock 9; fi
-    make_venv
-    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | cksum) $ROOT $extras"
-    if ! grep -qxF "$stamp" "$VENV/.hybridd-stamp" 2>/dev/null; then
-        step "$SETUP_LOG" "installing hybridd${extras:+[$extras]} and what it needs" \
-            "$VENV/bin/python" -m pip install --disable-pip-version-check -c "$ROOT/constraints.txt" -e "$ROOT${extras:+[$extras]}" \
-            || die "Installing failed; the whole log is $SETUP_LOG"
-        printf '%s\n' "$stamp" >>"$VENV/.hybridd-stamp"
+    if [ "${HYBRIDD_SETUP:-1}" = 0 ]; then
+        [ -x "$VENV/bin/python" ] || die "HYBRIDD_SETUP=0, but there is no Python in $VENV"
+        return 0
     fi
-    exec 9>&-
+    extras=$1
+    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | cksum) $ROOT $extras"
+    if venv_is_sound && grep -qxF "$stamp" "$STAMP" 2>/dev/null; then return 0; fi
+    writable_folder "$(dirname "$SETUP_LOG")" HYBRIDD_BASE
+    writable_folder "$(dirname "$VENV")" HYBRIDD_VENV
+    say "· set-up: the whole log is $SETUP_LOG"
+    # Two scripts at once must not both install: the second waits here, then finds everything done.
+    (
+        if command -v flock >/dev/null 2>&1; then flock 9; fi
+        make_venv
+        if ! grep -qxF "$stamp" "$STAMP" 2>/dev/null; then
+            pip_install "installing hybridd${extras:+[$extras]} and what it needs" -e "$ROOT${extras:+[$extras]}" \
+                || die "Installing failed: is the package index in reach? The whole log is $SETUP_LOG"
+            { [ -e "$STAMP" ] || printf 'venv %s\n' "$VENV"; printf '%s\n' "$stamp"; } >>"$STAMP"
+        fi
+    ) 9>>"$SETUP_LOG.lock" || exit 1
 }
 
+has_llama() { "$VENV/bin/python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("llama_cpp") is None)'; }
+
+wants_llama() { [ "${HYBRIDD_LOCAL:-1}" != 0 ] && [ "${HYBRIDD_SETUP:-1}" != 0 ] && ! has_llama; }
+
 # llama-cpp-python has no prebuilt wheel on the package index: it compiles once per machine, then the package client's
-# own wheel cache answers. HYBRIDD_LLAMA_WHEEL names a wheel; HYBRIDD_LOCAL=0 leaves it out.
+# own wheel cache answers.
 install_llama() {
-    SETUP_LOG=${SETUP_LOG:-$ROOT/logs/setup.log}
-    [ "${HYBRIDD_LOCAL:-1}" = 0 ] && { say "· local models left out (HYBRIDD_LOCAL=0)"; return 0; }
-    "$VENV/bin/python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("llama_cpp") is None)' && return 0
     if [ -n "${HYBRIDD_LLAMA_WHEEL:-}" ]; then
-        step "$SETUP_LOG" "installing llama-cpp-python from $HYBRIDD_LLAMA_WHEEL" \
-            "$VENV/bin/python" -m pip install --disable-pip-version-check -c "$ROOT/constraints.txt" "$HYBRIDD_LLAMA_WHEEL"
+        pip_install "installing llama-cpp-python from $HYBRIDD_LLAMA_WHEEL" "$HYBRIDD_LLAMA_WHEEL"
         return
     fi
-    if ! command -v c++ >/dev/null 2>&1 && ! command -v g++ >/dev/null 2>&1 && ! command -v clang++ >/dev/null 2>&1; then
-        say "  no C++ compiler: local models need one (on Debian: apt install build-essential)"
-        return 1
-    fi
+    for compiler in cc c++; do
+        if ! command -v "$compiler" >/dev/null 2>&1; then
+            say "  local GGUF models need a C and C++ compiler, and there is no $compiler. On Debian: apt install build-essential"
+            return 1
+        fi
+    done
     CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
     export CMAKE_BUILD_PARALLEL_LEVEL
-    step "$SETUP_LOG" "installing llama-cpp-python; the first time on a machine it compiles for 3 to 10 minutes" \
-        "$VENV/bin/python" -m pip install --disable-pip-version-check -v -c "$ROOT/constraints.txt" "llama-cpp-python>=0.3.36,<0.4"
+    pip_install "installing llama-cpp-python; the first time on a machine it compiles for 3 to 10 minutes" \
+        -v "llama-cpp-python>=0.3.36,<0.4"
 }

@@ -1,6 +1,6 @@
 """A whole, real daemon for tests: its own HOME, socket and state, started as a user would, waited for without sleeping.
 
-Readiness comes over ``NOTIFY_SOCKET`` (what systemd listens on), so a test knows at once when the daemon serves or ended.
+Readiness comes over ``NOTIFY_SOCKET`` (what systemd listens on): a test knows at once when the daemon serves or ended.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class House:
 
     def _await_ready(self, listener: socket.socket, ended: int) -> None:
         while True:
-            readable, _, _ = select.select([listener, ended], [], [], START_SECONDS)
-            if listener in readable:
+            readable, _, _ = select.select([listener.fileno(), ended], [], [], START_SECONDS)
+            if listener.fileno() in readable:
                 if b"READY=1" in listener.recv(4096):
                     return
                 continue
@@ -106,7 +106,7 @@ class House:
         return self._client
 
     def async_http(self, **limits: int) -> httpx.AsyncClient:
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), limits=httpx.Limits(**limits) if limits else httpx.Limits())
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), limits=httpx.Limits(**limits))
         return httpx.AsyncClient(transport=transport, base_url="http://hybridd", timeout=60)
 
     def chat(self, model: str, text: str = "hello there", **extra: Any) -> httpx.Response:

@@ -122,7 +122,8 @@ class Sink:
     """One target, its queue and its thread.
 
     ``render`` and ``guard`` (which sees all the lines of one write) run in the thread: encoding and redacting cost the
-    event loop nothing but their share of the interpreter. ``on_trouble`` is told, once for each disturbance, that lines were lost, with the reason.
+    event loop nothing but their share of the interpreter. ``on_trouble`` is told, once for each disturbance, that lines
+    were lost, with the reason.
     """
 
     def __init__(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-import openai
 import httpx
+import openai
 import pytest
 
 from tests.fakes.upstream import SENTENCE, FakeUpstream, rule
@@ -25,7 +25,15 @@ def house(upstream):
             "lab": lab(upstream.base_url, quotas=[{"unit": "total_tokens", "window": "60s", "limit": 1_000_000}]),
             "spare": lab(upstream.base_url, models={"s1": {"context": 8192}}),
         },
-        "tasks": {"text_generation": ["lab:m1", "spare:s1"], "code_generation": {"candidates": ["spare:s1"], "system_prompt": "Write code.", "temperature": 0.5, "max_tokens": 77}},
+        "tasks": {
+            "text_generation": ["lab:m1", "spare:s1"],
+            "code_generation": {
+                "candidates": ["spare:s1"],
+                "system_prompt": "Write code.",
+                "temperature": 0.5,
+                "max_tokens": 77,
+            },
+        },
     }
     with House(config) as running:
         yield running
@@ -40,7 +48,8 @@ def _clean(upstream):
 def sdk(house):
     client = openai.OpenAI(
         api_key="unused", base_url="http://hybridd/v1", max_retries=0,
-        http_client=httpx.Client(transport=httpx.HTTPTransport(uds=str(house.socket))),
+        # openai 3 names httpx2 in its types; at run time httpx, the project's own client library, serves as well.
+        http_client=httpx.Client(transport=httpx.HTTPTransport(uds=str(house.socket))),  # type: ignore[arg-type]  # see above
     )  # fmt: skip
     with client:
         yield client
@@ -93,7 +102,11 @@ def test_tools_pass_through(sdk, upstream):
             model="lab:m1", messages=[{"role": "user", "content": "weather?"}], tools=tools, stream=stream
         )
         if stream:
-            names = [c.choices[0].delta.tool_calls[0].function.name for c in answer if c.choices and c.choices[0].delta.tool_calls]
+            names = [
+                c.choices[0].delta.tool_calls[0].function.name
+                for c in answer
+                if c.choices and c.choices[0].delta.tool_calls
+            ]
             assert names[0] == "weather"
         else:
             assert answer.choices[0].message.tool_calls[0].function.name == "weather"
@@ -145,10 +158,25 @@ def test_embeddings_pass_through(sdk):
         (b'{"model":"lab:m1","messages":[{"role":"user","content":"\xff"}]}', 400, "invalid_utf8", None),
         (b'{"messages":[]}', 400, "invalid_request", "model"),
         (b'{"model":"lab:m1"}', 400, "invalid_request", "messages"),
-        (b'{"model":"lab:m1","messages":[{"role":"user","content":"x"}],"max_tokens":-1}', 400, "invalid_request", "max_tokens"),
-        (b'{"model":"lab:m1","messages":[{"role":"user","content":"x"}],"max_tokens":"9"}', 400, "invalid_request", "max_tokens"),
+        (
+            b'{"model":"lab:m1","messages":[{"role":"user","content":"x"}],"max_tokens":-1}',
+            400,
+            "invalid_request",
+            "max_tokens",
+        ),
+        (
+            b'{"model":"lab:m1","messages":[{"role":"user","content":"x"}],"max_tokens":"9"}',
+            400,
+            "invalid_request",
+            "max_tokens",
+        ),
         (b'{"model":"lab:m1","messages":[{"role":"user","content":7}]}', 400, "invalid_request", "messages[0].content"),
-        (b'{"model":"lab:m1","messages":[{"role":"user","content":"x"}],"stream":"yes"}', 400, "invalid_request", "stream"),
+        (
+            b'{"model":"lab:m1","messages":[{"role":"user","content":"x"}],"stream":"yes"}',
+            400,
+            "invalid_request",
+            "stream",
+        ),
         (b'{"model":"nope","messages":[{"role":"user","content":"x"}]}', 404, "model_not_found", "model"),
         (b'{"model":"lab:nope","messages":[{"role":"user","content":"x"}]}', 404, "model_not_found", "model"),
         (b'{"model":"task:nope","messages":[{"role":"user","content":"x"}]}', 404, "task_not_found", "model"),
@@ -180,7 +208,11 @@ def test_a_browser_is_refused(house):
 def test_a_stream_that_breaks_ends_with_an_error_event(house, upstream):
     """After the first token there is no fallback: the stream's last event is the error, and no [DONE] follows."""
     upstream.script([rule({"chunks": 50, "cut_after_bytes": 4000})])
-    with house.http.stream("POST", "/v1/chat/completions", json={"model": "task:text_generation", "stream": True, "messages": [{"role": "user", "content": "x y z"}]}) as answer:
+    with house.http.stream(
+        "POST",
+        "/v1/chat/completions",
+        json={"model": "task:text_generation", "stream": True, "messages": [{"role": "user", "content": "x y z"}]},
+    ) as answer:
         assert answer.status_code == 200
         lines = [line for line in answer.iter_lines() if line]
     assert "error" in json.loads(lines[-1].removeprefix("data: "))

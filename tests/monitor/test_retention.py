@@ -115,8 +115,8 @@ def call(number: int, wall_ns: int) -> DispatchRow:
 
 
 async def test_old_records_go_in_pieces_and_the_rest_stays(database: Database, clock: ManualClock) -> None:
-    """Requests, choices, ended calls, resolved alerts, feedback, hours and silences past their time are deleted; open calls, open
-    alerts, days and newer rows are not."""
+    """Requests, choices, ended calls, resolved alerts, feedback, hours and silences past their time are deleted; open
+    calls, open alerts, days and newer rows are not."""
     now = clock.wall_ns() / NS
     old_us, new_us = int((now - 100 * DAY) * 1e6), int((now - DAY) * 1e6)
 

@@ -78,12 +78,18 @@ json_values = st.recursive(
 )
 
 
+some_messages = st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": json_values}), max_size=2)
+optional_fields = (
+    "stream", "stream_options", "max_tokens", "n", "temperature", "user", "tools", "response_format",
+)  # fmt: skip
+
+
 @given(
     st.fixed_dictionaries(
-        {"model": json_values, "messages": json_values | st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": json_values}), max_size=2)},
-        optional={name: json_values for name in ("stream", "stream_options", "max_tokens", "n", "temperature", "user", "tools", "response_format")},
+        {"model": json_values, "messages": json_values | some_messages},
+        optional=dict.fromkeys(optional_fields, json_values),
     )
-)  # fmt: skip
+)
 def test_any_json_is_parsed_or_refused(body):
     """Any JSON in any field parses or is an InvalidRequest; nothing else escapes."""
     body = msgspec.json.decode(msgspec.json.encode(body))

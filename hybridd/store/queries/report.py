@@ -98,7 +98,7 @@ def trend(now: Mapping[str, Any], before: Mapping[str, Any], seconds: float) -> 
         answer[name] = {"now": new, "before": old, "change": change}
         if change is not None:
             said.append(f"{title} {change:+.0%}")
-    length = f"{seconds / _DAY:g} days" if seconds >= 2 * _DAY else f"{seconds / _HOUR:g} hours"
+    length = f"{round(seconds / _DAY, 1):g} days" if seconds >= 2 * _DAY else f"{seconds / _HOUR:g} hours"
     answer["summary"] = f"{', '.join(said)} against the {length} before" if said else f"nothing in the {length} before"
     return answer
 
