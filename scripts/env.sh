@@ -44,27 +44,31 @@ writable_folder() {
     mkdir -p "$1" 2>/dev/null && [ -w "$1" ] || die "hybridd cannot write in $1: make it writable, or set $2 to a folder that is"
 }
 
+# The last lines of what the current step has printed: the log is appended to.
+step_words() { tail -c "+$((step_begins + 1))" "$SETUP_LOG" 2>/dev/null | tail -n "$1" | tr -d '\r' | cut -c1-160; }
+
 # Runs a command with its output in the log, a line of progress now and then, and the log's name when it fails.
 # usage: step "what it does" command...
 step() {
     step_what=$1
     shift
     say "· $step_what"
-    # In a session of its own, so that Ctrl-C here ends the compilers it started as well.
-    setsid "$@" >>"$SETUP_LOG" 2>&1 </dev/null &
+    step_begins=$(wc -c 2>/dev/null <"$SETUP_LOG" || echo 0)
+    # In a session of its own, so that Ctrl-C here ends the compilers it started as well; and without our locks.
+    setsid "$@" >>"$SETUP_LOG" 2>&1 </dev/null 8>&- 9>&- &
     step_pid=$! step_ticks=0
-    trap 'kill -TERM -- "-$step_pid" 2>/dev/null; die "interrupted (log: $SETUP_LOG)"' INT TERM HUP
+    trap 'kill -TERM "-$step_pid" 2>/dev/null; say "interrupted (log: $SETUP_LOG)"; exit 130' INT TERM HUP
     while kill -0 "$step_pid" 2>/dev/null; do
         sleep 0.2
         step_ticks=$((step_ticks + 1))
         if [ $((step_ticks % 50)) -eq 0 ]; then
-            say "  … $((step_ticks / 5)) s: $(tail -n 1 "$SETUP_LOG" 2>/dev/null | tr -d '\r' | cut -c1-100)"
+            say "  … $((step_ticks / 5)) s: $(step_words 1)"
         fi
     done
     trap - INT TERM HUP
     if ! wait "$step_pid"; then
         say "  failed; the last lines of $SETUP_LOG:"
-        tail -n 8 "$SETUP_LOG" | sed 's/^/    /' >&2
+        step_words 12 | sed 's/^/    /' >&2
         return 1
     fi
 }
@@ -105,26 +109,36 @@ install_project() {
         return 0
     fi
     extras=$1
-    stamp="$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | cksum) $ROOT $extras"
+    sum="$(cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | cksum) $ROOT"
+    stamp="$sum [$extras]"
     if venv_is_sound && grep -qxF "$stamp" "$STAMP" 2>/dev/null; then return 0; fi
     writable_folder "$(dirname "$SETUP_LOG")" HYBRIDD_BASE
     writable_folder "$(dirname "$VENV")" HYBRIDD_VENV
     say "· set-up: the whole log is $SETUP_LOG"
     # Two scripts at once must not both install: the second waits here, then finds everything done.
-    (
-        if command -v flock >/dev/null 2>&1; then flock 9; fi
-        make_venv
-        if ! grep -qxF "$stamp" "$STAMP" 2>/dev/null; then
-            pip_install "installing hybridd${extras:+[$extras]} and what it needs" -e "$ROOT${extras:+[$extras]}" \
-                || die "Installing failed: is the package index in reach? The whole log is $SETUP_LOG"
-            { [ -e "$STAMP" ] || printf 'venv %s\n' "$VENV"; printf '%s\n' "$stamp"; } >>"$STAMP"
-        fi
-    ) 9>>"$SETUP_LOG.lock" || exit 1
+    exec 9>>"$SETUP_LOG.lock"
+    if command -v flock >/dev/null 2>&1; then flock 9; fi
+    make_venv
+    if ! grep -qxF "$stamp" "$STAMP" 2>/dev/null; then
+        pip_install "installing hybridd${extras:+[$extras]} and what it needs" -e "$ROOT${extras:+[$extras]}" \
+            || die "Installing failed: is the package index in reach? The whole log is $SETUP_LOG"
+        # What was installed from other versions of these files is no longer known to be there.
+        kept=$(grep -F "$sum [" "$STAMP" 2>/dev/null) || kept=
+        printf '%s\n' "venv $VENV" "$kept" "$stamp" >"$STAMP"
+    fi
+    exec 9>&-
 }
 
 has_llama() { "$VENV/bin/python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("llama_cpp") is None)'; }
 
 wants_llama() { [ "${HYBRIDD_LOCAL:-1}" != 0 ] && [ "${HYBRIDD_SETUP:-1}" != 0 ] && ! has_llama; }
+
+has_any() {
+    for program in "$@"; do
+        if command -v "$program" >/dev/null 2>&1; then return 0; fi
+    done
+    return 1
+}
 
 # llama-cpp-python has no prebuilt wheel on the package index: it compiles once per machine, then the package client's
 # own wheel cache answers.
@@ -133,14 +147,12 @@ install_llama() {
         pip_install "installing llama-cpp-python from $HYBRIDD_LLAMA_WHEEL" "$HYBRIDD_LLAMA_WHEEL"
         return
     fi
-    for compiler in cc c++; do
-        if ! command -v "$compiler" >/dev/null 2>&1; then
-            say "  local GGUF models need a C and C++ compiler, and there is no $compiler. On Debian: apt install build-essential"
-            return 1
-        fi
-    done
+    if ! has_any "${CC:-cc}" gcc clang || ! has_any "${CXX:-c++}" g++ clang++; then
+        say "  local GGUF models need a C and a C++ compiler. On Debian: apt install build-essential (HYBRIDD_LOCAL=0 does without)"
+        return 1
+    fi
     CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
     export CMAKE_BUILD_PARALLEL_LEVEL
     pip_install "installing llama-cpp-python; the first time on a machine it compiles for 3 to 10 minutes" \
-        -v "llama-cpp-python>=0.3.36,<0.4"
+        -v -e "$ROOT[local]"
 }

@@ -152,7 +152,7 @@ class _EventStream:
         taken = sum(map(len, events))
         shown = events if self._request.include_usage else [event for event in events if not _only_usage(event)]
         if shown:
-            await self._write(outcome, b"data: " + b"\n\ndata: ".join(map(bytes, shown)) + b"\n\n")
+            await self._write(outcome, b"data: " + b"\n\ndata: ".join(map(_one_line, shown)) + b"\n\n")
         return taken
 
     async def finish(self, outcome: Outcome) -> None:
@@ -173,6 +173,12 @@ class _EventStream:
             headers = [*_SSE_HEADERS, API_VERSION, *_routed_headers(outcome)]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+def _one_line(event: Raw) -> bytes:
+    """A line break would end the event; JSON has them between its tokens only."""
+    data = bytes(event)
+    return data if b"\n" not in data and b"\r" not in data else data.translate(None, b"\r\n")
 
 
 def _only_usage(event: Raw) -> bool:

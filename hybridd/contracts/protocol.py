@@ -47,7 +47,9 @@ NAME_TAKEN = -32003
 BAD_TOKEN = -32004
 CALL_FAILED = -32010
 
-Count = Annotated[int, Meta(ge=0)]
+# Beyond these a figure is no figure: integers that every JSON reader takes exactly, tokens and dollars of one call.
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Tokens = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 
 
 class Message(Struct, rename="camel", omit_defaults=True):
@@ -162,12 +164,12 @@ class Observed(Message):
 class Usage(Message):
     """Absent is not zero: leave the whole object out when the upstream did not say (bytes: leave the figure out)."""
 
-    input_tokens: Count
-    output_tokens: Count
-    cached_input_tokens: Count = 0
+    input_tokens: Tokens
+    output_tokens: Tokens
+    cached_input_tokens: Tokens = 0
     bytes_down: Count | None = None
     bytes_up: Count | None = None
-    usd: Annotated[float, Meta(ge=0)] | None = None
+    usd: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
 
 
 class Generate(Message):

@@ -253,7 +253,8 @@ class Hub:
         """Starts an on-demand plugin and waits for its registration.
 
         Raises:
-            ProviderError: it cannot be had: unknown, disabled, not configured, retired, failed, or not there in time.
+            ProviderError: it cannot be had: unknown, disabled, not configured, retired, failed, waiting to be
+                started again, or not there in time.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -261,7 +262,8 @@ class Hub:
                     runtime = self._runtimes.get(provider)
                     if runtime is None:
                         raise ProviderError(f"there is no provider {provider!r}")
-                    if runtime.process is None or runtime.state in ("disabled", "not_configured", "failed"):
+                    stuck = runtime.state in ("disabled", "not_configured", "failed")
+                    if runtime.process is None or stuck or runtime.process.state == "backoff":
                         raise ProviderError(f"{provider}: {runtime.reason or 'its plugin is not connected'}")
                     runtime.process.want()
                     await runtime.changed()

@@ -253,9 +253,16 @@ class Session:
             self._set_degraded("")
             return wire.ProbeResult()
         result = _call_result(message.result)
-        if call.on_events is None and isinstance(result.body, UnsetType):
+        body = result.body
+        if call.on_events is None and (isinstance(body, UnsetType) or memoryview(body)[0] != OPENING_BRACE):
+            what = "without a body" if isinstance(body, UnsetType) else "with a body that is not a JSON object"
+            return CallFailed(
+                wire.CallError(kind="bad_response", sent="yes", usage=result.usage),
+                f"{self.label} answered {method} {what}",
+            )
+        if call.on_events is not None and call.seq == 0:
             error = wire.CallError(kind="bad_response", sent="yes", usage=result.usage)
-            return CallFailed(error, f"{self.label} answered {method} without a body")
+            return CallFailed(error, f"{self.label} answered a stream without an event")
         return result
 
     def _on_plugin_message(self, message: wire.Envelope, size: int) -> None:

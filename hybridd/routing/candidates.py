@@ -54,11 +54,11 @@ def candidates_for(request: RoutedRequest, resolved: Resolved, catalogue: Catalo
             request.task = name
         return _of_task(name, how, request, resolved, catalogue)
     if model in ("local", "specialists"):
-        return Candidates(_expand(ModelRef(model, "*"), request, resolved, catalogue), f"provider {model}")
+        return Candidates(expand(ModelRef(model, "*"), request, resolved, catalogue), f"provider {model}")
     ref = parse_model_ref(model, providers.keys())  # type: ignore[arg-type]  # a keys view is a set
     if ref is not None:
         if ref.model == "*":
-            return Candidates(_expand(ref, request, resolved, catalogue), f"every model of {ref.provider}")
+            return Candidates(expand(ref, request, resolved, catalogue), f"every model of {ref.provider}")
         if not ref.model:
             raise NotFound(
                 f"'{model}' names no model: write '{ref.provider}:MODEL'.", param="model", code="model_not_found"
@@ -75,12 +75,12 @@ def _of_task(name: str, how: str, request: RoutedRequest, resolved: Resolved, ca
         )
     refs: dict[ModelRef, None] = {}
     for ref in task.candidates:
-        for expanded in _expand(ref, request, resolved, catalogue, task=name):
+        for expanded in expand(ref, request, resolved, catalogue, task=name):
             refs.setdefault(expanded)
     return Candidates(tuple(refs), how, task)
 
 
-def _expand(
+def expand(
     ref: ModelRef, request: RoutedRequest, resolved: Resolved, catalogue: Catalogue, task: str | None = None
 ) -> tuple[ModelRef, ...]:
     """``provider:*`` → its models that can do what is asked; those meant for the task first, then by price when cost

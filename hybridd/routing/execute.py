@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -70,19 +71,26 @@ class Executor:
         deadline = asyncio.get_running_loop().time() + budget
         ruled_out: dict[str, str] = {}
         last: HybriddError | None = None
-        for ref in found.refs:
-            if ref.provider in ruled_out:
-                outcome.rejected.append(Rejected(str(ref), ruled_out[ref.provider], "failed"))
-                continue
+        refs = deque(found.refs)
+        while refs:
+            ref = refs.popleft()
+            skip = ruled_out.get(ref.provider)
             if last is not None and outcome.attempts >= options.max_attempts:
-                outcome.rejected.append(
-                    Rejected(str(ref), f"the budget of {options.max_attempts} attempts is spent", "failed")
-                )
+                skip = f"the budget of {options.max_attempts} attempts is spent"
+            if skip is not None:
+                outcome.rejected.append(Rejected(str(ref), skip, "failed"))
                 continue
             if asyncio.get_running_loop().time() >= deadline:
                 last = DeadlineExceeded(f"The time budget of {budget:g} s ran out after {outcome.attempts} attempt(s).")
                 break
-            ready = await self._prepare(ref, request, resolved, outcome, deadline)
+            if not self._judge.awaits_models(ref, resolved):
+                ready = await self._prepare(ref, request, resolved, outcome, deadline)
+            elif await self._connect(ref, outcome, deadline):
+                task = found.task.name if found.task else None
+                refs.extendleft(reversed(self._judge.models_of(ref, request, resolved, task)))
+                continue
+            else:
+                ready = None
             if ready is None:
                 if not options.auto_fallback and outcome.rejected[-1].code not in ("not_configured", "disabled"):
                     break
@@ -111,11 +119,7 @@ class Executor:
         # A plugin is not started for a call that its limits would refuse.
         verdict = self._judge.verdict(ref, request, resolved, quotas=not connected)
         if isinstance(verdict, Feasible) and not connected:
-            wait = deadline - asyncio.get_running_loop().time()
-            try:
-                await self._hub.ensure_connected(ref.provider, wait)
-            except ProviderError as error:
-                outcome.rejected.append(Rejected(str(ref), error.message, "disconnected", error.retry_after))
+            if not await self._connect(ref, outcome, deadline):
                 return None
             verdict = self._judge.verdict(ref, request, resolved)
         if isinstance(verdict, Rejected):
@@ -140,6 +144,15 @@ class Executor:
         if self.on_admitted is not None:
             self.on_admitted(reservation)
         return verdict, reservation
+
+    async def _connect(self, ref: ModelRef, outcome: Outcome, deadline: float) -> bool:
+        """Has the plugin started and waits for it; False with the reason appended to ``outcome.rejected``."""
+        try:
+            await self._hub.ensure_connected(ref.provider, deadline - asyncio.get_running_loop().time())
+        except ProviderError as error:
+            outcome.rejected.append(Rejected(str(ref), error.message, "disconnected", error.retry_after))
+            return False
+        return True
 
     async def _attempt(
         self,

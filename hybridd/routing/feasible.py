@@ -11,7 +11,7 @@ from hybridd.config.resolved import ProviderSpec, Resolved
 from hybridd.contracts.quotas import ModelRef
 from hybridd.contracts.views import Rejected
 from hybridd.ledger import Ledger
-from hybridd.routing.candidates import KnownModel, knows_model
+from hybridd.routing.candidates import KnownModel, expand, knows_model
 from hybridd.routing.cooldown import Cooldowns
 from hybridd.routing.estimate import Estimate, estimate
 from hybridd.routing.request import RoutedRequest
@@ -76,7 +76,9 @@ class Judge:
                 "context",
             )
         if quotas:
-            refusal = self._ledger.refusal(spec.account, known.id, reserved.amounts, priced=known.price is not None)
+            # Models and prices that only the plugin knows come with its registration.
+            priced = known.price is not None or self._is_coming(ref.provider)
+            refusal = self._ledger.refusal(spec.account, known.id, reserved.amounts, priced=priced)
             if refusal is not None:
                 return Rejected(str(ref), refusal.reason, refusal.code, refusal.retry_after)
         return Feasible(ref, spec, known, reserved)
@@ -104,6 +106,25 @@ class Judge:
             return Rejected(candidate, reason or "its plugin is not connected", "disconnected")
         return None
 
+    def _is_coming(self, provider: str) -> bool:
+        """Its plugin is being started, or is when a call needs it."""
+        runtime = self._runtime(provider)
+        return runtime is not None and runtime.state in ("idle", "starting")
+
+    def models_of(self, ref: ModelRef, request: RoutedRequest, resolved: Resolved, task: str | None) -> list[ModelRef]:
+        """What ``provider:*`` means by now."""
+        return list(expand(ref, request, resolved, self._catalogue, task))
+
+    def awaits_models(self, ref: ModelRef, resolved: Resolved) -> bool:
+        """``provider:*`` of a plugin that is not connected yet, but can be."""
+        spec = resolved.providers.get(ref.provider)
+        return (
+            ref.model == "*"
+            and self._is_coming(ref.provider)
+            and not self._catalogue(ref.provider)
+            and self._provider_problem(ref, spec, resolved) is None
+        )
+
     def _resting(self, ref: ModelRef) -> Rejected | None:
         rest = self._cooldowns.blocking(ref.provider, ref.model)
         if rest is None:
@@ -114,12 +135,14 @@ class Judge:
     def _known(self, ref: ModelRef, request: RoutedRequest) -> KnownModel | Rejected:
         listed = self._catalogue(ref.provider)
         if ref.model == "*":
-            return Rejected(str(ref), "it lists no model that can do this", "unknown_model")
+            coming = not listed and self._is_coming(ref.provider)
+            reason = "its plugin has not named its models yet" if coming else "it lists no model that can do this"
+            return Rejected(str(ref), reason, "unknown_model")
         known = knows_model(listed, ref.model)
         if known is None:
             if listed:
                 return Rejected(str(ref), f"{ref.provider} has no model '{ref.model}'", "unknown_model")
-            known = KnownModel(ref.model)
+            known = KnownModel(ref.model, methods=("generate", "embed"))
         if known.id != ref.model:
             known = msgspec.structs.replace(known, id=ref.model)
         if request.method not in known.methods:

@@ -20,6 +20,9 @@ CONNECT_TIMEOUT_S = 10.0
 GRACE_S = 30.0
 """How long calls in flight may take after the last one was begun."""
 
+REFUSALS = (429, 503)
+"""What admission control answers with; every other error status is a failure, whatever reason it gives."""
+
 Check = Callable[[bytes], bool]
 
 
@@ -152,9 +155,9 @@ class Result:
         self.latencies: list[float] = []
         self.firsts: list[float] = []
         self.refused: Counter[str] = Counter()
-        """Answers other than 200 that carry an OpenAI-shaped error, by ``"status code"``."""
+        """Answers of admission control (429, 503) that carry an OpenAI-shaped error, by ``"status code"``."""
         self.errors: Counter[str] = Counter()
-        """Everything else: broken answers, lost connections, no answer in time, wrong bodies."""
+        """Everything else: other statuses, broken answers, lost connections, no answer in time, wrong bodies."""
         self.seconds = 0.0
 
     @property
@@ -334,7 +337,8 @@ class _Caller(asyncio.Protocol):
         result, reader = self.load.result, self.reader
         if reader.status != 200:
             name = _refusal(reader.status, reader.body)
-            (result.errors if name.endswith("?") else result.refused)[name] += 1
+            explained = reader.status in REFUSALS and not name.endswith("?")
+            (result.refused if explained else result.errors)[name] += 1
         elif self.load.check is not None and not self.load.check(reader.body):
             result.errors["200 with a wrong body"] += 1
         else:

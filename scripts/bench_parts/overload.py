@@ -12,13 +12,17 @@ from scripts.bench_parts.routed import MS, no_errors, whole, words
 
 CALLERS = 1000
 SAMPLE_S = 0.05
-MOST_GROWTH = 1.10
+SETTLING = 5
+MOST_GROWTH = 1.05
 MOST_MIB = 256.0
 
 
 async def thousand(house: House) -> list[report.Figure]:
-    """Rounds of 1,000 callers; memory is bounded when later rounds need no more than the first."""
-    rounds, calls = (2, 3 * CALLERS) if house.quick else (3, 10 * CALLERS)
+    """Rounds of 1,000 new connections with a few calls each; memory is bounded when the last rounds need no more.
+
+    The first rounds may: the allocator's pools and the log of the last minute's calls fill up.
+    """
+    rounds, calls = (SETTLING + 1, 2 * CALLERS) if house.quick else (SETTLING + 3, 5 * CALLERS)
     daemon = house.daemon
     target = daemon.target("lab:slow")
     before, peaks, results = rss_mib(daemon.pid), [], []
@@ -56,7 +60,7 @@ def _figures(
     if total.latencies:
         p50, p99 = (report.number(MS * report.percentile(total.latencies, share)) for share in (0.5, 0.99))
         latency = f"p50 {p50} ms, p99 {p99} ms; "
-    bounded = max(peaks) <= MOST_MIB and max(peaks[1:]) <= MOST_GROWTH * peaks[0]
+    bounded = max(peaks) <= MOST_MIB and max(peaks[SETTLING:]) <= MOST_GROWTH * max(peaks[:SETTLING])
     course = " → ".join(report.number(value) for value in (before, *peaks, after))
     return [
         report.context(group, "answered", total.per_second, "/s", latency + total.described()),
@@ -66,7 +70,7 @@ def _figures(
             name="daemon's memory, highest peak",
             value=max(peaks),
             unit="MiB",
-            target=f"≤ {MOST_MIB:g} MiB, no growth",
+            target=f"≤ {MOST_MIB:g} MiB, settles",
             verdict="met" if bounded else "missed",
             detail=f"before → peak of each round → after: {course}; plugins afterwards {report.number(plugins)}",
         ),

@@ -131,7 +131,7 @@ def foreign_name(rude: Rude) -> None:
     rude.connect()
     rude.initialize()
     rude.send(id="r", method="provider/register", params={"provider": "polite", "models": []})
-    rude.linger()
+    rude.serve(lambda *_: None)
 
 
 def huge_message(rude: Rude) -> None:
@@ -230,7 +230,7 @@ ANSWERS: dict[str, Callable[[Rude], None]] = {
         lambda rude, number, _: rude.answer(
             number,
             observations=[
-                {"unit": "requests", "remaining": -1e308, "limit": -7, "window": "60s", "resetMs": 10**18},
+                {"unit": "requests", "remaining": -1e308, "limit": -7, "window": "60s", "resetMs": 2**52},
                 {"unit": "total_tokens", "remaining": 1e308, "limit": 1e308, "window": "9999999999s"},
                 {"unit": "usd", "remaining": 0.5, "window": "whenever", "resetMs": 0},
             ],

@@ -84,7 +84,7 @@ async def test_death_fails_calls_at_once_and_restarts(home):
         assert caught.value.owner_gone is not None
         await asyncio.wait_for(caught.value.owner_gone, 5)
     assert not alive(first)
-    await home.hub.ensure_connected("slow", 10)
+    await home.until(lambda: home.hub.connected("slow"))
     shown = view(home, "slow")
     assert shown.restarts == 1
     assert shown.pid != first
@@ -362,8 +362,8 @@ async def test_an_eager_plugin_rests_too():
         runtime = home.hub.providers["echo"]
         await home.until(lambda: runtime.state == "ready")
         first = view(home, "echo").pid
-        await home.until(lambda: runtime.state == "idle" and not alive(first))
-        assert view(home, "echo").pid is None
+        await home.until(lambda: view(home, "echo").state == "idle" and not alive(first))
+        assert (runtime.state, view(home, "echo").pid) == ("idle", None)
         await home.hub.ensure_connected("echo", 10)
         assert await text_of(home.generate("echo", prompt="again")) == "again"
 

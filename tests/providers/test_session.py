@@ -91,6 +91,17 @@ async def test_answer_without_body_is_a_bad_response(home):
         assert home.hub.connected("raw")
 
 
+async def test_empty_answers_are_bad_responses(home):
+    """A body that is not an object, and a stream without an event, fail as bad_response and keep the plugin."""
+    async with home.raw() as plugin:
+        for on_events, result in ((None, {"body": [1]}), (lambda some: None, {})):
+            call = home.generate("raw", on_events=on_events)
+            request = await plugin.next("generate")
+            plugin.send({"id": request["id"], "result": result})
+            assert (await failure(call)).error.kind == "bad_response"
+        assert home.hub.connected("raw")
+
+
 async def test_call_without_connection_fails_as_not_sent(home):
     """A call to a provider nobody serves has failed at once with sent: no."""
     error = await failure(home.generate("nobody"))

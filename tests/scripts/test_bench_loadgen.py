@@ -115,14 +115,20 @@ async def test_the_first_token_is_earlier_than_the_last(fake):
 
 
 async def test_refusals_carry_their_reason(fake):
-    """An error status with a code is a refusal, one without is an error; neither is an answer."""
+    """A 429 or 503 with a code is a refusal; without one, or with another status, it is an error; none is an answer."""
     body = {"error": {"message": "no", "type": "x", "param": None, "code": "quota_exhausted"}}
-    fake.script([rule({"status": 429, "body": body}, times=2), rule({"status": 503, "body": "busy"}, times=1)])
-    result = await run(target(fake), chat_request("m1"), calls=4)
+    fake.script(
+        [
+            rule({"status": 429, "body": body}, times=2),
+            rule({"status": 503, "body": "busy"}, times=1),
+            rule({"status": 500, "body": body}, times=1),
+        ]
+    )
+    result = await run(target(fake), chat_request("m1"), calls=5)
     assert result.answered == 1
     assert result.refused == {"429 quota_exhausted": 2}
-    assert result.errors == {"503 ?": 1}
-    assert result.described() == "1 × 200, 2 × 429 quota_exhausted, 1 × 503 ?"
+    assert result.errors == {"503 ?": 1, "500 quota_exhausted": 1}
+    assert result.described().startswith("1 × 200, 2 × 429 quota_exhausted, 1 × 50")
 
 
 @pytest.mark.parametrize(
