@@ -246,5 +246,8 @@ class Daemon:
                 await self._router.drain()
         except TimeoutError:
             log.error("calls could not be settled; they are counted in full at the next start")
+        orphans = await self._router.settle_orphans(1.0)
+        if orphans:
+            log.warning("a plugin that lives on may hold calls; they count in full at the next start", calls=orphans)
         self._bus.close("hybridd is stopping")
         log.info("stopped", pid=os.getpid())

@@ -51,6 +51,7 @@ class PeerProtocol(HttpToolsProtocol):
     own_uid = os.getuid()
     _refused = False
     _heading = True
+    _ended = False
     _head_bytes = 0
     on_lost: Callable[[], object] | None = None
     lost = False
@@ -107,9 +108,10 @@ class PeerProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused or self.transport.is_closing():
             return
+        self._ended = False
         super().data_received(data)
-        # httptools collects a request's head without end.
-        if self._heading and not self._refused:
+        # httptools collects a request's head without end. What came with the end of a body was that body, as a rule.
+        if self._heading and not self._ended and not self._refused:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 message = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
@@ -120,7 +122,7 @@ class PeerProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._heading, self._head_bytes = True, 0
+        self._heading, self._ended, self._head_bytes = True, True, 0
         super().on_message_complete()
 
     def _refuse(self, error: HybriddError) -> None:

@@ -48,6 +48,8 @@ def error_headers(error: HybriddError) -> Headers:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
+    if isinstance(error, RequestTimeout):
+        headers.append((b"connection", b"close"))  # whatever comes now would still be the body
     if error.request_id is not None:
         headers.append((b"x-hybridd-request-id", error.request_id.encode()))
     return headers

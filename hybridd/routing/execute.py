@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -28,14 +28,17 @@ from hybridd.routing.request import RoutedRequest
 from hybridd.routing.stream import Pump, Sink
 
 encode = msgspec.json.Encoder().encode
+# How long the process of a lost plugin is waited for before its calls are settled (in full, with the linger) anyway.
+DEATH_SECONDS = 60.0
 # How long after a stream's deadline its client may take to read what is there, before it is given up.
 STALL_SECONDS = 1.0
 _STALLED = Meaning(elsewhere=False, rest="none", whole_provider=False, status=408)
 
 
 class Executor:
-    """Carries requests out. ``on_failure(ref, error, meaning, message, began_wall_ns)`` and ``on_success(ref)`` let
-    the router keep its cooldowns; ``background`` holds what outlives a request (settling after the client left)."""
+    """Carries requests out. ``on_failure(ref, error, meaning, message, began_wall_ns)`` lets the router keep its
+    cooldowns. ``background`` holds what outlives a request (settling after the client left), ``orphans`` what waits for
+    the end of the process that held the connection."""
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Executor:
         self._on_failure = on_failure
         self.on_admitted: Callable[[Reservation], object] | None = None
         self.background: set[asyncio.Task[None]] = set()
+        self.orphans: set[asyncio.Task[None]] = set()
 
     async def run(
         self, request: RoutedRequest, found: Candidates, resolved: Resolved, outcome: Outcome, sink: Sink | None
@@ -74,9 +78,8 @@ class Executor:
         refs = deque(found.refs)
         while refs:
             ref = refs.popleft()
-            skip = ruled_out.get(ref.provider)
-            if last is not None and outcome.attempts >= options.max_attempts:
-                skip = f"the budget of {options.max_attempts} attempts is spent"
+            spent = last is not None and outcome.attempts >= options.max_attempts
+            skip = f"the budget of {options.max_attempts} attempts is spent" if spent else ruled_out.get(ref.provider)
             if skip is not None:
                 outcome.rejected.append(Rejected(str(ref), skip, "failed"))
                 continue
@@ -100,10 +103,8 @@ class Executor:
                 await self._attempt(candidate, reservation, request, outcome, deadline, sink)
             except _Failed as failed:
                 last = failed.error
-                outcome.rejected.append(
-                    Rejected(str(ref), failed.error.message, failed.error.error_code, failed.error.retry_after)
-                )
-                if failed.delivered or not failed.meaning.elsewhere or not options.auto_fallback:
+                outcome.rejected.append(Rejected(str(ref), last.message, last.error_code, last.retry_after))
+                if not (failed.elsewhere and options.auto_fallback):
                     break
                 if failed.meaning.whole_provider:
                     ruled_out[ref.provider] = f"{ref.provider} failed already in this request"
@@ -191,14 +192,14 @@ class Executor:
         except TimeoutError:
             # Whatever became of the call: a client that does not read is no fault of the provider's.
             call.cancel("the client does not read")
-            self._later(self._settle_abandoned(call, candidate, reservation))
+            self._later(self._settle_abandoned(call, candidate, reservation), self.background)
             message = "The client did not read the stream within its time."
             problem = DeadlineExceeded(message, code="client_stalled", status=_STALLED.status)
             raise _Failed(problem, _STALLED, delivered=True) from None
         except BaseException:
             # The client left (or the daemon stops): the provider is told, and the call is settled when it has ended.
             call.cancel("client gone")
-            self._later(self._settle_abandoned(call, candidate, reservation))
+            self._later(self._settle_abandoned(call, candidate, reservation), self.background)
             raise
         self._succeeded(candidate, reservation, outcome, result)
 
@@ -310,12 +311,13 @@ class Executor:
         gone = failure.owner_gone
         if gone is not None and not gone.done():
             # The process that holds the connection may still be alive: the call ends when it is proven dead.
-            self._later(self._settle_when_gone(gone, reservation, ending))
+            self._later(self._settle_when_gone(gone, reservation, ending), self.orphans)
         else:
             self._ledger.settle(reservation, ending)
 
     async def _settle_when_gone(self, gone: asyncio.Future[None], reservation: Reservation, ending: Ending) -> None:
-        await asyncio.wait([gone])
+        # A plugin that we did not start may live on without its link; the SDK has closed its upstream calls by then.
+        await asyncio.wait([gone], timeout=DEATH_SECONDS)
         self._ledger.settle(reservation, ending)
 
     async def _settle_abandoned(self, call: PluginCall, candidate: Feasible, reservation: Reservation) -> None:
@@ -335,10 +337,10 @@ class Executor:
             ref = candidate.ref
             self._ledger.observe(ref.provider, candidate.spec.account, ref.model, observations, as_of=reservation)
 
-    def _later(self, work: Any) -> None:
+    def _later(self, work: Coroutine[Any, Any, None], where: set[asyncio.Task[None]]) -> None:
         task = asyncio.ensure_future(work)
-        self.background.add(task)
-        task.add_done_callback(self.background.discard)
+        where.add(task)
+        task.add_done_callback(where.discard)
 
 
 class _Failed(Exception):
@@ -346,4 +348,5 @@ class _Failed(Exception):
         super().__init__(error.message)
         self.error = error
         self.meaning = what
-        self.delivered = delivered
+        # After the first event of a stream nobody else can go on with it.
+        self.elsewhere = what.elsewhere and not delivered

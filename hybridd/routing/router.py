@@ -250,6 +250,12 @@ class Router:
         while self._executor.background:
             await asyncio.wait(set(self._executor.background))
 
+    async def settle_orphans(self, timeout: float) -> int:
+        """Once the plugins have ended: settles the calls of those that are dead; how many could not be."""
+        if self._executor.orphans:
+            await asyncio.wait(set(self._executor.orphans), timeout=timeout)
+        return len(self._executor.orphans)
+
     # -- showing ------------------------------------------------------------------------------------------------------
 
     def provider_views(self) -> list[ProviderView]:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from hybridd import locations
 from hybridd.plugin import CallFailure, Model, ProbeResult, Provider, Request, Result, Stream, Usage
 from hybridd.plugin.runtime import PluginError
 
@@ -94,7 +95,9 @@ class Specialists(Provider):
         from hybridd.mlops.sentiment import load_or_train
 
         began = time.perf_counter()
-        model = load_or_train(Path(str(self.settings.get("cache_dir") or "")).expanduser())
+        # Without a daemon's settings (`hybridd plugin check`): where the daemon keeps it too, never the working directory.
+        given = self.settings.get("cache_dir") or locations.cache_dir() / "specialists"
+        model = load_or_train(Path(str(given)).expanduser())
         self._load_ms = (time.perf_counter() - began) * 1000
         return model
 

@@ -5,8 +5,8 @@ Throughput of a shared machine says little; the processor time of a call hardly 
 
 from __future__ import annotations
 
-from scripts.bench_parts.daemon_process import cpu_seconds, machine_seconds
 from scripts.bench_parts.house import House
+from scripts.bench_parts.proc import cpu_seconds, machine_seconds
 
 
 class CpuMeter:

@@ -6,8 +6,9 @@ import contextlib
 import os
 from typing import Self
 
-from scripts.bench_parts.daemon_process import Control, Daemon, Scratch, children, configuration
+from scripts.bench_parts.daemon_process import Control, Daemon, Scratch, configuration
 from scripts.bench_parts.loadgen import Target
+from scripts.bench_parts.proc import children
 from tests.fakes.upstream import FakeUpstream, rule
 
 STREAM_CHUNKS = 100

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from scripts.bench_parts import report
-from scripts.bench_parts.daemon_process import children, rss_mib
 from scripts.bench_parts.house import SLOW_S, House
 from scripts.bench_parts.loadgen import Result, chat_request, run
+from scripts.bench_parts.proc import children, rss_mib
 from scripts.bench_parts.routed import MS, no_errors, whole, words
 
 CALLERS = 1000
 SAMPLE_S = 0.05
-SETTLING = 5
+ROUNDS = 8
+LAST = 3
 MOST_GROWTH = 1.05
 MOST_MIB = 256.0
 
@@ -22,11 +23,11 @@ async def thousand(house: House) -> list[report.Figure]:
 
     The first rounds may: the allocator's pools and the log of the last minute's calls fill up.
     """
-    rounds, calls = (SETTLING + 1, 2 * CALLERS) if house.quick else (SETTLING + 3, 5 * CALLERS)
+    calls = 2 * CALLERS if house.quick else 5 * CALLERS
     daemon = house.daemon
     target = daemon.target("lab:slow")
     before, peaks, results = rss_mib(daemon.pid), [], []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         sampler = asyncio.ensure_future(_peak(daemon.pid))
         results.append(await run(target, chat_request(target.model), callers=CALLERS, calls=calls, check=whole))
         sampler.cancel()
@@ -60,7 +61,7 @@ def _figures(
     if total.latencies:
         p50, p99 = (report.number(MS * report.percentile(total.latencies, share)) for share in (0.5, 0.99))
         latency = f"p50 {p50} ms, p99 {p99} ms; "
-    bounded = max(peaks) <= MOST_MIB and max(peaks[SETTLING:]) <= MOST_GROWTH * max(peaks[:SETTLING])
+    bounded = max(peaks) <= MOST_MIB and max(peaks[-LAST:]) <= MOST_GROWTH * min(peaks[-LAST:])
     course = " → ".join(report.number(value) for value in (before, *peaks, after))
     return [
         report.context(group, "answered", total.per_second, "/s", latency + total.described()),

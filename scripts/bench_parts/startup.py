@@ -8,17 +8,9 @@ import sys
 import time
 
 from scripts.bench_parts import report
-from scripts.bench_parts.daemon_process import (
-    ROOT,
-    Daemon,
-    StartFailed,
-    children,
-    configuration,
-    cpu_seconds,
-    rss_mib,
-    threads,
-)
+from scripts.bench_parts.daemon_process import ROOT, Daemon, StartFailed, configuration
 from scripts.bench_parts.house import House
+from scripts.bench_parts.proc import children, cpu_seconds, rss_mib, threads
 
 STARTS = 5
 SETTLE_S = 5.0

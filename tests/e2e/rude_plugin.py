@@ -18,7 +18,8 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, unix_connect
 
-GOOD_BODY = {"id": "x", "object": "chat.completion", "choices": [{"index": 0, "message": {"role": "assistant", "content": "fine"}}]}
+MESSAGE = {"role": "assistant", "content": "fine"}
+GOOD_BODY = {"id": "x", "object": "chat.completion", "choices": [{"index": 0, "message": MESSAGE}]}
 CHUNK = {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "part "}}]}
 USAGE = {"inputTokens": 2, "outputTokens": 1}
 MODEL = {"id": "m", "price": {"inputPerMillionUsd": 1.0, "outputPerMillionUsd": 1.0}}
@@ -62,13 +63,13 @@ class Rude:
         while True:
             self.socket.recv()
 
-    def serve(self, on_generate: Callable[[int, dict[str, Any]], None], *, pings: bool = True) -> None:
+    def serve(self, on_generate: Callable[[int, dict[str, Any]], None]) -> None:
         while True:
             message = json.loads(self.socket.recv())
             method = message.get("method")
             if method == "generate":
                 on_generate(message["id"], message["params"])
-            elif method == "ping" and pings:
+            elif method in ("ping", "probe"):
                 self.send(id=message["id"], result={})
             elif method == "shutdown":
                 self.send(id=message["id"], result={})

@@ -197,7 +197,7 @@ def test_a_bad_start(house, name):
 
 
 def test_the_breaker_opens(house):
-    """Five failures in ten minutes: the plugin is left alone, with its last words, an alert and a reload as the cure."""
+    """Five failures in ten minutes: the plugin is left alone, with its last words and an alert; a reload is the cure."""
     view = until(lambda: (plugin := plugin_of(house, "exits-at-once"))["state"] == "failed" and plugin, 20)
     assert view["restarts"] == 5
     assert view["stderr"] == ["no licence file found"]

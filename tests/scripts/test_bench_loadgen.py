@@ -5,7 +5,8 @@ import contextlib
 
 import pytest
 
-from scripts.bench_parts.loadgen import AnswerReader, BadAnswer, Target, chat_request, run
+from scripts.bench_parts.answers import AnswerReader, BadAnswer
+from scripts.bench_parts.loadgen import Target, chat_request, run
 from scripts.bench_parts.streaming import complete_stream
 from tests.fakes.upstream import InProcessUpstream, rule
 

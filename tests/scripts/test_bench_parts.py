@@ -12,19 +12,10 @@ from hybridd.config.loader import load
 from scripts.bench_parts import main as bench
 from scripts.bench_parts import report
 from scripts.bench_parts.cpu import CpuMeter
-from scripts.bench_parts.daemon_process import (
-    Control,
-    Daemon,
-    Scratch,
-    StartFailed,
-    children,
-    configuration,
-    cpu_seconds,
-    environment,
-    rss_mib,
-)
+from scripts.bench_parts.daemon_process import Control, Daemon, Scratch, StartFailed, configuration, environment
 from scripts.bench_parts.house import House
 from scripts.bench_parts.loadgen import chat_request, run
+from scripts.bench_parts.proc import children, cpu_seconds, rss_mib
 from scripts.bench_parts.streaming import complete_stream
 from tests.fakes.upstream import InProcessUpstream, rule
 
