@@ -98,7 +98,7 @@ class Daemon:
         # The objects of the start live as long as the daemon: the collector need not look at them again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 20, 100)
+        gc.set_threshold(20_000, 10, 10)
         await self._hub.apply(self._resolved.providers)
         log.info("ready", version=__version__, socket=str(self._bound.path), state=str(locations.state_dir()))
         logs.notify("READY=1")

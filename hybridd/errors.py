@@ -90,6 +90,8 @@ class HybriddError(Exception):
 
 class ConfigError(HybriddError):
     code = "config_invalid"
+    http_status = 400
+    type = "invalid_request_error"
     exit_code = EXIT_CONFIG
 
 

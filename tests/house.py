@@ -45,6 +45,7 @@ class House:
             **(env or {}),
         }
         self.module = "hybridd.cli.main"
+        self.python = sys.executable
         self.process: subprocess.Popen[bytes] | None = None
         self._client: httpx.Client | None = None
         self.write_config(config or {})
@@ -63,7 +64,7 @@ class House:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener, self.log_path.open("ab") as log:
             listener.bind(str(notify))
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "serve", "--config", str(self.config_path)],
+                [self.python, "-m", self.module, "serve", "--config", str(self.config_path)],
                 env={**self.env, "NOTIFY_SOCKET": str(notify)},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -116,7 +117,7 @@ class House:
 
     def cli(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "hybridd.cli.main", *arguments],
+            [self.python, "-m", "hybridd.cli.main", *arguments],
             env=self.env, cwd=self.home, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
 

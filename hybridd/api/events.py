@@ -37,7 +37,9 @@ async def events(services: Services, scope: Scope, receive: Receive, send: Send)
         InvalidRequest: an unknown kind or parameter.
     """
     kinds = _kinds(read_query(EventsQuery, scope["query_string"]).kinds)
-    headers: Headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-cache")]
+    headers: Headers = [
+        (b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-cache"), (b"connection", b"close"),
+    ]  # fmt: skip
     if scope["method"] == "HEAD":
         await send_bytes(send, 200, b"", headers)
         return

@@ -66,12 +66,17 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
+    no_args_is_help=False,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXAMPLE,
 )
 @click.version_option(__version__, prog_name="hybridd", message="%(prog)s %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """The local switchboard for model requests: one socket, exact limits, automatic fallback."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def program(arguments: list[str]) -> object:

@@ -76,7 +76,7 @@ def _widths(columns_: Sequence[Column], cells: list[list[str]]) -> list[int]:
     flexible = [index for index, column in enumerate(columns_) if column.flexible]
     while excess > 0 and flexible:
         widest = max(flexible, key=lambda index: widths[index])
-        least = max(10, text.width(columns_[widest].title))
+        least = max(8, text.width(columns_[widest].title))
         if widths[widest] <= least:
             break
         widths[widest] -= 1
@@ -96,6 +96,11 @@ def _line(pieces: Sequence[str], columns_: Sequence[Column], widths: Sequence[in
         gap = " " * max(0, size - text.width(piece))
         shown.append(gap + piece if column.right else piece + ("" if index == last else gap))
     return "  ".join(shown).rstrip()
+
+
+def wrap(value: str, size: int) -> list[str]:
+    """``value``, cleaned, in lines of at most ``size`` columns (never fewer than 20)."""
+    return _wrap(text.clean(value), max(20, size))
 
 
 def paragraph(value: str, indent: str = "  ") -> None:

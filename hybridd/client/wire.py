@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlencode
 
@@ -27,7 +28,10 @@ class Call(NamedTuple):
     def encoded(self) -> bytes | None:
         if self.body is None:
             return None
-        return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        try:
+            return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise errors.InvalidRequest(f"the request cannot be written as JSON: {error}") from None
 
 
 def get(path: str, **parameters: Any) -> Call:
@@ -37,7 +41,20 @@ def get(path: str, **parameters: Any) -> Call:
         for name, value in parameters.items()
         if value is not None
     }
+    for name in ("since", "until"):
+        if name in given:
+            given[name] = _moment(name, given[name])
     return Call("GET", f"{path}?{urlencode(given)}" if given else path)
+
+
+def _moment(name: str, value: Any) -> Any:
+    """Seconds since the epoch as the time they are: as a bare number, a small one would be read as a duration."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or 1e8 <= value < 1e11:
+        return value
+    try:
+        return datetime.fromtimestamp(value, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        raise errors.InvalidRequest(f"{name} must be seconds since the epoch, not {value}", param=name) from None
 
 
 def post(path: str, **body: Any) -> Call:
@@ -74,13 +91,14 @@ def chat(
     Raises:
         InvalidRequest: question, tier, max_tokens or user break the rules of :mod:`hybridd.contracts.validation`.
     """
-    if isinstance(prompt, str):
+    messages = isinstance(prompt, Sequence) and not isinstance(prompt, (str, bytes, bytearray))
+    if not messages or not all(isinstance(one, Mapping) for one in prompt):
         check_call(prompt, tier=tier, max_tokens=max_tokens, user=user)
     else:
         check_tier(tier)
         check_max_tokens(max_tokens)
         check_user(user)
-    if task is not None and (not task or not task.isascii() or not task.isprintable()):
+    if task is not None and not (isinstance(task, str) and task and task.isascii() and task.isprintable()):
         raise errors.InvalidRequest("task must be the name of a task", param="task")
     body: dict[str, Any] = {
         "model": model or (f"task:{task}" if task else "auto"),

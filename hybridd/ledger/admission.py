@@ -157,6 +157,11 @@ class Admission:
         self.counters = {identity(quota): self._counter_with_past(quota, now, wall) for quota in quotas}
         self._rebind()
 
+    def forget_past(self) -> None:
+        """Before the rows are read. The bindings go too: each holds the history it was made with."""
+        self.histories.clear()
+        self._bindings.clear()
+
     def history(self, account: str, model: str) -> History:
         history = self.histories.get((account, model))
         if history is None:

@@ -116,8 +116,9 @@ class Counter:
         return observed.remaining - (self.total - observed.base) - self.quota.buffer
 
     def observation_over(self, now: int) -> None:
-        """Its reset has come: our own count rules alone."""
+        """Its reset has come: our own count rules alone, and what it differed by then says nothing any more."""
         self.observed = None
+        self.drift = None
 
     # -- for people --------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import msgspec
@@ -17,8 +18,11 @@ from hybridd.ledger.reservation import Reservation, Vector
 from hybridd.ledger.windows import age_ns
 from hybridd.store.database import Database
 
+MOST_LEARNED = 1_000
+"""Limits that nobody configured, kept at most: far more than any account has. What is reported beyond is not learned."""
 WRITE_EVERY_NS = NS
 """A busy provider reports with every answer; the newest figure reaches the disk once a second."""
+_log = logging.getLogger("hybridd.ledger")
 _SQL = (
     "INSERT INTO observations (key, provider, account, as_of_wall_ns, data) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (key) DO UPDATE SET provider = excluded.provider, account = excluded.account,"
@@ -42,6 +46,7 @@ class Figures:
         self._clock = clock
         # quotas that only observations made known: while one is believed or nothing configured takes its place
         self._learned: set[str] = set()
+        self._full = False
         self._unwritten: dict[str, Stored] = {}
         self._written_at: dict[str, int] = {}
         # restored figures of quotas that nobody has configured yet (a plugin may still register them)
@@ -64,7 +69,7 @@ class Figures:
             counter = match(self._binding_counters(account, model), observation)
             if counter is None:
                 quota = learned_quota(provider, account, observation)
-                if quota is None:
+                if quota is None or not self._may_learn(quota):
                     continue
                 counter = self._admission.counters.get(identity(quota)) or self._admission.add(quota, now, wall)
                 self._learned.add(quota.key)
@@ -81,6 +86,14 @@ class Figures:
                 if counter.quota.key in self._learned and figure.limit is not None and figure.limit >= 0:
                     counter.set_quota(msgspec.structs.replace(counter.quota, limit=figure.limit))
                 self._keep(counter, figure, now)
+
+    def _may_learn(self, quota: Quota) -> bool:
+        if quota.key in self._learned or len(self._learned) < MOST_LEARNED:
+            return True
+        if not self._full:
+            self._full = True
+            _log.warning("%d limits were learned from reports; others, as %s, are ignored", MOST_LEARNED, quota.key)
+        return False
 
     def configured(self, wanted: list[Quota]) -> None:
         """The set of quotas was replaced: what is configured is not learned any more."""

@@ -40,6 +40,7 @@ from hybridd.ledger.reservation import (
     vector_of,
 )
 from hybridd.ledger.views import Track, limit_view, stamp
+from hybridd.ledger.windows import hold_ns
 from hybridd.store.database import Database
 from hybridd.store.queries.ledger import last_id, open_calls
 
@@ -67,7 +68,8 @@ class Ledger:
         self._clock = clock
         self._bus = bus
         self._skew_ns = round(skew_seconds * NS)
-        self._admission = Admission(self._skew_ns, HORIZON_SECONDS * NS)
+        self._horizon_seconds = HORIZON_SECONDS
+        self._admission = Admission(self._skew_ns, hold_ns(HORIZON_SECONDS))
         self._figures = Figures(self._admission, database, clock)
         self._ratios = Ratios()
         self._tracks: dict[str, Track] = {}
@@ -91,10 +93,10 @@ class Ledger:
             self._writer.settle(unknown_row(row, self._database.boot, end, end_wall))
         await self._writer.barrier()
         now = Moment(self._database.boot, self._clock.boot_ns(), self._clock.wall_ns())
-        horizon = max([HORIZON_SECONDS, *(c.quota.window.seconds or 0 for c in admission.counters.values())]) * NS
-        admission.horizon_ns = horizon
-        admission.histories.clear()
-        groups = await reader.run(ended_groups, now, self._skew_ns, horizon)
+        longest = max([HORIZON_SECONDS, *(c.quota.window.seconds or 0 for c in admission.counters.values())])
+        self._horizon_seconds, admission.horizon_ns = longest, hold_ns(longest)
+        admission.forget_past()
+        groups = await reader.run_to_the_end(ended_groups, now, self._skew_ns, admission.horizon_ns)
         for group in groups:
             history = admission.history(group.account, group.model)
             end, begin = now.boot_ns - group.youngest_ns, now.boot_ns - group.oldest_ns
@@ -125,7 +127,7 @@ class Ledger:
     @property
     def horizon_seconds(self) -> int:
         """How far back history is held: a rolling window longer than this needs a restart to see all of its past."""
-        return self._admission.horizon_ns // NS
+        return self._horizon_seconds
 
     @property
     def quotas(self) -> list[Quota]:

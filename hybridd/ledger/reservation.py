@@ -173,6 +173,8 @@ def charge(reserved: Vector, price: Price | None, ending: Ending) -> tuple[Reser
     reported = _reported(reserved, price, usage)
     worst = [max(pair) for pair in zip(reserved, reported, strict=True)]
     worst[TOTAL] = worst[INPUT] + worst[OUTPUT]
+    if price is not None:  # more tokens in than reserved, and an answer as long as reserved, cost more than either
+        worst[USD] = max(worst[USD], cost(price, Amounts(worst[REQUESTS], worst[INPUT], worst[OUTPUT])))
     return state, tuple(worst)  # type: ignore[return-value]  # eight in, eight out
 
 

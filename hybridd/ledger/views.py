@@ -36,7 +36,11 @@ class Track:
 
 def stamp(counter: Counter, now: int, wall: int) -> tuple[object, ...]:
     """Changes whenever the view does."""
-    return (counter.total, counter.held(now, wall), counter.mark(now), counter.cap, counter.reported_as_of)
+    room = counter.room(now, wall)  # may be what ends the provider's figure
+    return (
+        counter.total, counter.held(now, wall), counter.mark(now), counter.cap, room, counter.reported_as_of,
+        counter.observed,
+    )  # fmt: skip
 
 
 def limit_view(counter: Counter, track: Track | None, now: int, wall: int) -> LimitView:

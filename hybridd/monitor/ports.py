@@ -47,6 +47,9 @@ class CounterPort(Protocol):
     @property
     def quota(self) -> Quota: ...
 
+    @property
+    def limit(self) -> int: ...
+
     def room(self, now: int, wall: int) -> int: ...
 
 
@@ -79,6 +82,9 @@ class DatabasePort(Protocol):
 
     @property
     def path(self) -> Path: ...
+
+    @property
+    def boot(self) -> int: ...
 
     @property
     def writer(self) -> WriterPort: ...

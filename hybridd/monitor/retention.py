@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from hybridd.clocks import NS
 from hybridd.contracts.views import LimitView
 from hybridd.monitor import series
 from hybridd.monitor.ports import DatabasePort
@@ -31,8 +32,13 @@ def call_days(retention_days: int, limits: Iterable[LimitView]) -> int:
     return max(retention_days, LEAST_CALL_DAYS, longest)
 
 
-async def sweep(database: DatabasePort, now: float, *, days: int, keep_calls_days: int) -> dict[str, int]:
+async def sweep(
+    database: DatabasePort, now: float, *, days: int, keep_calls_days: int, boot_ns: int
+) -> dict[str, int]:
     """Delete and thin what is due at ``now`` (UTC seconds). Returns rows deleted, by table, and buckets thinned.
+
+    ``boot_ns`` is the same moment on the boot clock: a call of this boot is never older than that says, so a wall clock
+    that was set forward forgets nothing that still counts.
 
     Raises:
         StorageError: the disk refuses; what was done stays done, the rest waits for the next day.
@@ -41,7 +47,12 @@ async def sweep(database: DatabasePort, now: float, *, days: int, keep_calls_day
     cutoff = now - days * DAY
     calls_cutoff_us = int((now - keep_calls_days * DAY) * 1e6)
     steps: tuple[tuple[str, Callable[[sqlite3.Connection], int]], ...] = (
-        ("calls", partial(_delete_calls, before=calls_cutoff_us)),
+        (
+            "calls",
+            partial(
+                _delete_calls, before=calls_cutoff_us, boot=database.boot, boot_ns=boot_ns - keep_calls_days * DAY * NS
+            ),
+        ),
         ("choices", partial(_delete, table="choices", column="request_id", before=int(cutoff * 1e6))),
         ("requests", partial(_delete, table="requests", column="id", before=int(cutoff * 1e6))),
         ("alerts", partial(_delete_alerts, before=cutoff)),
@@ -85,13 +96,13 @@ def _delete(connection: sqlite3.Connection, *, table: str, column: str, before: 
     return connection.execute(sql, (before, PIECE)).rowcount
 
 
-def _delete_calls(connection: sqlite3.Connection, *, before: int) -> int:
+def _delete_calls(connection: sqlite3.Connection, *, before: int, boot: int, boot_ns: int) -> int:
     # An open call is never forgotten, however old: recovery has to end it first.
     sql = (
-        "DELETE FROM calls WHERE id IN"
-        " (SELECT id FROM calls WHERE id < ? AND state <> 'dispatched' ORDER BY id LIMIT ?)"
+        "DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE id < ? AND state <> 'dispatched'"
+        " AND (ended_boot IS NOT ? OR ended_boot_ns < ?) ORDER BY id LIMIT ?)"
     )
-    return connection.execute(sql, (before, PIECE)).rowcount
+    return connection.execute(sql, (before, boot, boot_ns, PIECE)).rowcount
 
 
 def _delete_alerts(connection: sqlite3.Connection, *, before: float) -> int:

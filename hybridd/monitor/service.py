@@ -82,6 +82,7 @@ class Monitor:
         self._interval: float | None = None
         self._starting: asyncio.Task[None] | None = None
         self._touched: asyncio.TimerHandle | None = None
+        self._timekeeper: asyncio.TimerHandle | None = None
         self._checking = asyncio.Lock()
         self._loaded = False
         self._early: list[Condition] = []
@@ -110,6 +111,9 @@ class Monitor:
         if self._touched is not None:
             self._touched.cancel()
             self._touched = None
+        if self._timekeeper is not None:
+            self._timekeeper.cancel()
+            self._timekeeper = None
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=False)
             self._scheduler = None
@@ -155,6 +159,17 @@ class Monitor:
         self._scheduler = scheduler
         if self.paused is not None:
             scheduler.pause_job("check")
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        """The scheduler counts in wall time: when the clock was set back, its jobs would wait until their old time has
+        come again. The loop's timers do not know the wall clock."""
+        now, seconds = datetime.now(UTC), self._settings.check_interval_seconds
+        for name, interval in (("check", seconds), ("retention", RETENTION_SECONDS)):
+            due = self._scheduler.get_job(name).next_run_time  # None while paused
+            if due is not None and due - now > timedelta(seconds=interval + 1):
+                self._scheduler.modify_job(name, next_run_time=now)
+        self._timekeeper = asyncio.get_running_loop().call_later(seconds, self._keep_time)
 
     async def _load(self) -> None:
         try:
@@ -291,7 +306,9 @@ class Monitor:
         days = self._settings.retention_days
         keep = retention.call_days(days, self._ledger.limits())
         try:
-            done: dict[str, Any] = await retention.sweep(self._database, self._now(), days=days, keep_calls_days=keep)
+            done: dict[str, Any] = await retention.sweep(
+                self._database, self._now(), days=days, keep_calls_days=keep, boot_ns=self._clock.boot_ns()
+            )
         except (StorageError, sqlite3.Error) as error:
             done = {"error": str(error)}
             self._log.warning("old records could not be deleted; tried again in a day", reason=str(error))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from hybridd.clocks import Clock
 from hybridd.contracts.quotas import Quota
 from hybridd.monitor.ports import CounterPort, ReservationPort
@@ -18,11 +20,13 @@ _MOST = 4_096
 
 
 class _Line:
-    __slots__ = ("clear", "line", "low", "quota")
+    __slots__ = ("clear", "limit", "line", "low", "quota")
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, limit: int) -> None:
         self.quota = quota
-        self.line = warning_line(quota)
+        self.limit = limit
+        # The limit in force: the provider may have reported a smaller one than the quota's own.
+        self.line = warning_line(quota if limit == quota.limit else replace(quota, limit=limit))
         self.clear = self.line + max(self.line // 4, 1)
         self.low = False
 
@@ -41,7 +45,7 @@ class QuotaWatch:
         now, wall = self._clock.boot_ns(), self._clock.wall_ns()
         for counter in reservation.binding.counters:
             line = self._lines.get(counter)
-            if line is None or line.quota is not counter.quota:
+            if line is None or line.quota is not counter.quota or line.limit != counter.limit:
                 line = self._learn(counter)
             if line.line < 0:
                 continue
@@ -60,5 +64,5 @@ class QuotaWatch:
     def _learn(self, counter: CounterPort) -> _Line:
         if len(self._lines) >= _MOST:
             self._lines.clear()
-        line = self._lines[counter] = _Line(counter.quota)
+        line = self._lines[counter] = _Line(counter.quota, counter.limit)
         return line

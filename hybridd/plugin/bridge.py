@@ -72,7 +72,8 @@ class _Command(asyncio.SubprocessProtocol):
             pipe.close()
 
     def kill(self, number: signal.Signals) -> None:
-        if self._transport is None or self.exited.done():
+        """Signals the whole group, also what an ended CMD has left behind in it."""
+        if self._transport is None:
             return
         try:
             os.killpg(self._transport.get_pid(), number)
@@ -175,6 +176,7 @@ class Bridge:
                     child.kill(number)
                     await asyncio.wait([child.exited], timeout=STOP_SECONDS)
         finally:
+            child.kill(signal.SIGKILL)
             link.close()
         if self._failed.done():
             raise BridgeError(self._failed.result())

@@ -233,7 +233,7 @@ def run(plugin: Plugin | type[Provider]) -> NoReturn:
     # plugin in looking at it again and again.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(20_000, 10, 10)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(plugin))

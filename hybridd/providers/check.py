@@ -23,7 +23,7 @@ from hybridd.bus import EventBus
 from hybridd.clocks import SystemClock
 from hybridd.config.resolved import ProviderSpec
 from hybridd.contracts import protocol as wire
-from hybridd.errors import EXIT_FAILURE, EXIT_OK, HybriddError
+from hybridd.errors import EXIT_FAILURE, EXIT_OK, HybriddError, InvalidRequest
 from hybridd.providers.calls import CallFailed, OnEvents, PluginCall
 from hybridd.providers.check_server import CheckLink
 from hybridd.providers.hub import Hub
@@ -405,15 +405,18 @@ def render(report: Report) -> str:
 
 
 def main(path: str | Path | Sequence[str], as_json: bool = False) -> int:
-    """Prints the report; returns the exit code."""
+    """Prints the report; returns the exit code.
+
+    Raises:
+        InvalidRequest: there is nothing at ``path`` that could be started.
+    """
     import uvloop
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             report = runner.run(check(path))
     except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return EXIT_FAILURE
+        raise InvalidRequest(str(error), param="path") from None
     if as_json:
         body = {"ok": report.ok, **msgspec.to_builtins(report)}
         sys.stdout.write(msgspec.json.encode(body).decode() + "\n")

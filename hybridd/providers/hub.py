@@ -25,7 +25,7 @@ from hybridd.providers.calls import OnEvents, PluginCall, failed_call
 from hybridd.providers.link import Link, Peer
 from hybridd.providers.process import PluginProcess
 from hybridd.providers.registry import RESERVED, ProviderRuntime, unusable
-from hybridd.providers.session import Refused, Session
+from hybridd.providers.session import TOLD_CHARACTERS, Refused, Session
 from hybridd.providers.spawn import SpawnContext, is_spawned, plans
 from hybridd.providers.watch import watch_death
 
@@ -82,8 +82,8 @@ class Hub:
             if plan is None:
                 del self._processes[key]
                 self._retire(process, None)
-            elif plan != process.plan or process.state == "failed":
-                # A reload is also how a user asks to try a failed plugin again.
+            elif plan != process.plan or process.state == "failed" or self._may_have_new_key(process):
+                # A reload is also how a user asks to try a failed plugin again, and to take a new key.
                 self._processes[key] = successor = self._new_process(key, wanted)
                 self._retire(process, successor)
         for key in wanted:
@@ -99,6 +99,15 @@ class Hub:
             if not process.started:
                 process.run()
         self._refresh_all()
+
+    def _may_have_new_key(self, process: PluginProcess) -> bool:
+        """A key's program is only run by the plugin as it starts; so is a provider without its key looked at again.
+        (Key files are part of the plan.)"""
+        names = process.plan.config
+        references = [settings.get("api_key") for settings in names.values()]
+        if any(isinstance(reference, dict) and reference.get("command") for reference in references):
+            return True
+        return any(self._runtimes[name].state == "not_configured" for name in names if name in self._runtimes)
 
     async def close(self, grace: float) -> None:
         """Ends every plugin; calls still open fail."""
@@ -236,7 +245,8 @@ class Hub:
     def plugin_log(self, session: Session, entry: wire.Log) -> None:
         name = session.info.name if session.info is not None else "plugin"
         fields = " ".join(f"{key}={value}" for key, value in entry.fields.items())
-        logging.getLogger(f"hybridd.plugin.{name}").log(LEVELS[entry.level], "%s", f"{entry.message} {fields}".strip())
+        said = f"{entry.message} {fields}".strip()[:TOLD_CHARACTERS]
+        logging.getLogger(f"hybridd.plugin.{name}").log(LEVELS[entry.level], "%s", said)
 
     def plugin_progress(self, session: Session, progress: wire.Progress) -> None:
         if self._bus.wanted("plugin"):

@@ -33,6 +33,9 @@ logger = logging.getLogger("hybridd.providers")
 
 MAX_BUFFERED = 64 * 1024 * 1024
 MAX_NOTIFICATION_BYTES = 8 * 1024 * 1024
+# Of what a plugin says for people: beyond these a second, `log` and `progress` are left out; a text is cut there.
+TOLD_PER_SECOND = 200
+TOLD_CHARACTERS = 2000
 OPENING_BRACE = 0x7B
 PROBE = "probe"
 PING = "ping"
@@ -91,6 +94,7 @@ class Session:
         self._ping: PluginCall | None = None
         self._quiet: asyncio.Future[None] | None = None
         self._rate = RateCap(loop.time)
+        self._told = RateCap(loop.time, TOLD_PER_SECOND)
         self._timer = loop.call_later(timing.initialize, self._initialize_overdue)
 
     @property
@@ -275,6 +279,8 @@ class Session:
         if not self._rate.allow():
             raise Violation(f"more than {self._rate.per_second} messages in a second")
         if message.id is not None:
+            if self._link.buffered > MAX_BUFFERED:
+                raise Violation("it asks without taking the answers")
             self._on_request(message)
         elif self.info is None:
             raise Violation(f"{method} before initialize")
@@ -284,9 +290,13 @@ class Session:
                 raise Violation(f"limits/observed for {observed.provider!r}, which it has not registered")
             self._hub.observed(observed.provider, observed.observations)
         elif method == "log":
-            self._hub.plugin_log(self, _log(message.params))
+            entry = _log(message.params)
+            if self._told.allow():
+                self._hub.plugin_log(self, entry)
         elif method == "progress":
-            self._hub.plugin_progress(self, _progress(message.params))
+            progress = _progress(message.params)
+            if self._told.allow():
+                self._hub.plugin_progress(self, progress)
         # An unknown notification is ignored: a newer plugin may say more than we know.
 
     def _on_request(self, message: wire.Envelope) -> None:
@@ -294,11 +304,11 @@ class Session:
             if message.method == "initialize":
                 answer: wire.Message = self._on_initialize(_initialize(message.params))
             elif self.info is None:
-                raise Refused(wire.NOT_INITIALIZED, f"{message.method} before initialize")
+                raise Refused(wire.NOT_INITIALIZED, f"{_named(message.method)} before initialize")
             elif message.method == "provider/register":
                 answer = self._hub.register(self, _register(message.params))
             else:
-                raise Refused(wire.METHOD_NOT_FOUND, f"unknown method {message.method}", fatal=False)
+                raise Refused(wire.METHOD_NOT_FOUND, f"unknown method {_named(message.method)}", fatal=False)
         except msgspec.ValidationError as error:
             refusal = Refused(wire.INVALID_PARAMS, f"{message.method}: {error}", fatal=self.info is None)
             self._refuse(message.id, refusal)
@@ -413,6 +423,10 @@ class Session:
         self._link.send(b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (wire.encode(number), wire.encode(error)))
         if refusal.fatal:
             self.drop(refusal.message)
+
+
+def _named(method: str | None) -> str:
+    return str(method)[:100]
 
 
 def _error_of(error: wire.RpcError) -> wire.CallError:

@@ -31,6 +31,10 @@ from hybridd.providers.link import Timing
 STDERR_LINES = 50
 LINE_CHARACTERS = 500
 PIPE_SECONDS = 0.5
+# What a plugin may print in a second: beyond the bytes its pipe is not read (it waits), beyond the lines they are only
+# kept for the tail. One that printed without end wrote 7 MB/s to the daemon's log and held its loop for 100 ms a time.
+OUTPUT_BYTES = 1024 * 1024
+LOGGED_LINES = 200
 # Found by file: importing the SDK here would cost the daemon its memory.
 LAUNCHER = Path(locations.__file__).parent / "plugin" / "launch.py"
 
@@ -77,6 +81,8 @@ class ProcessPlan(msgspec.Struct, frozen=True):
     config: dict[str, dict[str, object]]
     on_demand: bool
     idle_stop: float | None
+    key_files: tuple[tuple[str, int, int, int], ...] = ()
+    """What tells a changed key file from an unchanged one; never what is in it."""
 
 
 def is_bundled(name: str) -> bool:
@@ -118,8 +124,23 @@ def plans(specs: Mapping[str, ProviderSpec]) -> dict[str, ProcessPlan]:
             config={member.name: member.plugin_config for member in members},
             on_demand=all(member.start == "on_demand" for member in members),
             idle_stop=max(kept) if len(kept) == len(idle) else None,
+            key_files=tuple(stamp for member in members if (stamp := _key_file(member)) is not None),
         )
     return made
+
+
+def _key_file(spec: ProviderSpec) -> tuple[str, int, int, int] | None:
+    reference = spec.plugin_config.get("api_key") or {}
+    path = reference.get("file")
+    if path is None and reference.get("credential"):
+        path = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), str(reference["credential"]))
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (str(path), 0, 0, 0)
+    return (str(path), found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def environment(context: SpawnContext, plan: ProcessPlan, token: str) -> dict[str, str]:
@@ -148,6 +169,8 @@ class Child(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport | None = None
         self._loop = loop
         self._partial: dict[int, bytes] = {}
+        self._since = float("-inf")
+        self._bytes = self._lines = 0
         self._secrets = secrets
         self._log = logging.getLogger(f"hybridd.plugin.{name}")
 
@@ -157,10 +180,30 @@ class Child(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         *lines, rest = (self._partial.get(fd, b"") + data).split(b"\n")
-        # A program that never ends its line must not fill the daemon's memory.
-        self._partial[fd] = rest[-4 * LINE_CHARACTERS :]
-        for line in lines:
+        # A program that never ends its line must not fill the daemon's memory. The front stays: cut off, it could leave
+        # half a key that is no longer recognised.
+        self._partial[fd] = rest[: 4 * LINE_CHARACTERS]
+        now = self._loop.time()
+        if now - self._since >= 1.0:
+            self._since, self._bytes, self._lines = now, 0, 0
+        room = max(0, LOGGED_LINES - self._lines)
+        self._lines += len(lines)
+        for line in lines[:room]:
             self._keep(line)
+        if room and len(lines) > room:
+            self._log.warning("it prints more than %d lines a second; the rest is left out here", LOGGED_LINES)
+        for line in lines[room:][-STDERR_LINES:]:
+            self._keep(line, logged=False)
+        self._bytes += len(data)
+        pipe = self._transport.get_pipe_transport(fd) if self._transport is not None else None
+        if self._bytes > OUTPUT_BYTES and isinstance(pipe, asyncio.ReadTransport) and pipe.is_reading():
+            pipe.pause_reading()
+            self._loop.call_later(self._since + 1.0 - now, self._read_on, pipe)
+
+    @staticmethod
+    def _read_on(pipe: asyncio.ReadTransport) -> None:
+        if not pipe.is_closing():
+            pipe.resume_reading()
 
     def process_exited(self) -> None:
         self.kill(signal.SIGKILL)  # whatever it left behind in its group
@@ -173,6 +216,8 @@ class Child(asyncio.SubprocessProtocol):
 
     def kill(self, number: signal.Signals) -> None:
         """Signals the whole group; a group that is gone is fine."""
+        if self.pid <= 0:
+            return  # group 0 would be the daemon's own
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
@@ -194,13 +239,16 @@ class Child(asyncio.SubprocessProtocol):
         code = self._transport.get_returncode() if self._transport is not None else None
         self.exited.set_result(-1 if code is None else code)
 
-    def _keep(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip()[:LINE_CHARACTERS]
+    def _keep(self, line: bytes, *, logged: bool = True) -> None:
+        # Keys go before anything is cut: half a key would not be found any more.
+        text = line[: 8 * LINE_CHARACTERS].decode("utf-8", "replace").rstrip()
         for secret in self._secrets:
             text = text.replace(secret, "[redacted]")
+        text = text[:LINE_CHARACTERS]
         if text:
             self.stderr.append(text)
-            self._log.info("%s", text)
+            if logged:
+                self._log.info("%s", text)
 
 
 async def spawn(context: SpawnContext, plan: ProcessPlan, token: str) -> Child:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from hybridd.clocks import NS, Clock
 from hybridd.contracts.protocol import Usage
+from hybridd.contracts.quotas import ModelRef
 from hybridd.routing.request import RoutedRequest
 
 _canonical = msgspec.json.Encoder(order="deterministic")
@@ -47,13 +49,14 @@ class ResponseCache:
         return len(self._entries)
 
     @staticmethod
-    def key(request: RoutedRequest, scope: str) -> bytes | None:
-        """The request's identity under ``scope`` (the candidates it may go to), or None when it must not be cached."""
+    def key(request: RoutedRequest, candidates: Sequence[ModelRef]) -> bytes | None:
+        """The request's identity among the candidates it may go to, or None when it must not be cached."""
         body = request.body
         deterministic = request.kind == "embedding" or body.get("temperature") == 0 or body.get("seed") is not None
         if request.stream or not deterministic:
             return None
         identity: dict[str, Any] = {name: value for name, value in body.items() if name not in _IGNORED}
+        scope = [str(ref) for ref in candidates]
         return hashlib.sha256(_canonical.encode((request.kind, scope, identity))).digest()
 
     def get(self, key: bytes) -> Cached | None:

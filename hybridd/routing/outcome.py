@@ -57,26 +57,38 @@ class Outcome(msgspec.Struct):
 
     @property
     def choice(self) -> ModelChoice:
-        chosen = self.chosen
-        return ModelChoice(
-            task=self.task.name if self.task else None,
-            chosen_model=str(chosen.ref) if chosen else None,
-            provider=chosen.ref.provider if chosen else None,
-            reason=self._reason(),
-            rejected=self.rejected,
-            candidates=[str(ref) for ref in self.candidates],
-            defaults=_defaults_of(self.task),
-        )
+        ref = self.chosen.ref if self.chosen else None
+        return decision(self.how, self.task, self.candidates, ref, self.rejected, cached=self.cache == "hit")
 
-    def _reason(self) -> str:
-        if self.chosen is None:
-            return f"{self.how}: nobody can answer"
-        if self.cache == "hit":
-            return f"{self.how}: answered from the cache"
-        if not self.rejected:
-            return f"{self.how}: first candidate"
-        last = self.rejected[-1]
-        return f"{self.how}: fell back past {len(self.rejected)} candidate(s); {last.candidate}: {last.reason}"
+
+def decision(
+    how: str,
+    task: TaskSpec | None,
+    candidates: tuple[ModelRef, ...],
+    chosen: ModelRef | None,
+    rejected: list[Rejected],
+    *,
+    cached: bool = False,
+) -> ModelChoice:
+    """A decision with its reason in one sentence part."""
+    if chosen is None:
+        reason = "nobody can answer"
+    elif cached:
+        reason = "answered from the cache"
+    elif not rejected:
+        reason = "first candidate"
+    else:
+        last = rejected[-1]
+        reason = f"fell back past {len(rejected)} candidate(s); {last.candidate}: {last.reason}"
+    return ModelChoice(
+        task=task.name if task else None,
+        chosen_model=str(chosen) if chosen else None,
+        provider=chosen.provider if chosen else None,
+        reason=f"{how}: {reason}",
+        rejected=rejected,
+        candidates=[str(ref) for ref in candidates],
+        defaults=_defaults_of(task),
+    )
 
 
 def _defaults_of(task: TaskSpec | None) -> dict[str, Any]:

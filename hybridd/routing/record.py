@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from hybridd.config.resolved import TaskSpec
 from hybridd.contracts.ids import encode as encode_request_id
+from hybridd.contracts.quotas import ModelRef
 from hybridd.errors import HybriddError
-from hybridd.routing.outcome import Outcome
+from hybridd.routing.outcome import Outcome, decision
 from hybridd.routing.request import RoutedRequest
 from hybridd.store.rows import RequestRow
 
@@ -43,8 +46,21 @@ def request_row(request: RoutedRequest, outcome: Outcome, error: HybriddError | 
         tier=request.tier,
         subject=request.user,
         client=request.client[:80] if request.client else None,
-        choice=encode(outcome.choice).decode(),
+        choice=_choice(outcome),
     )
+
+
+def _choice(outcome: Outcome) -> str:
+    chosen = outcome.chosen
+    if chosen is None or outcome.rejected or outcome.cache == "hit":
+        return encode(outcome.choice).decode()
+    return _first_choice(outcome.how, outcome.task, outcome.candidates, chosen.ref)
+
+
+@lru_cache(maxsize=512)
+def _first_choice(how: str, task: TaskSpec | None, candidates: tuple[ModelRef, ...], chosen: ModelRef) -> str:
+    """The usual decision, again and again the same text: nobody was passed over."""
+    return encode(decision(how, task, candidates, chosen, [])).decode()
 
 
 def usage_record(row: RequestRow) -> dict[str, Any]:

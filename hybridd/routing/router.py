@@ -178,16 +178,21 @@ class Router:
             self.cache.put(
                 key, body=outcome.body, provider=chosen.ref.provider, model=chosen.ref.model, usage=outcome.usage
             )
+        # The caller's answer goes out first; the settlement is queued already.
+        asyncio.get_running_loop().call_soon(self._remember, request, outcome)
+        return outcome
+
+    def _remember(self, request: RoutedRequest, outcome: Outcome) -> None:
+        chosen = outcome.chosen
         if outcome.usage is not None and chosen is not None:
             self._ledger.learn(chosen.ref.provider, chosen.known.id, request.size, outcome.usage.input_tokens)
         self._record(request, outcome, None)
-        return outcome
 
     def _cache_key(self, request: RoutedRequest, outcome: Outcome) -> bytes | None:
         options = self.resolved.settings.optimization
         if not (options.local_cache_enabled and self.resolved.flags.enable_caching):
             return None
-        key = self.cache.key(request, "|".join(map(str, outcome.candidates)))
+        key = self.cache.key(request, outcome.candidates)
         if key is not None:
             outcome.cache = "miss"
         return key

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from time import monotonic
 from types import GeneratorType
@@ -43,19 +44,29 @@ class Reader:
             StorageError: the database cannot be read, or the query took longer than QUERY_SECONDS.
             Exception: whatever ``function`` raises.
         """
+        return await self._submit(QUERY_SECONDS, lambda connection: function(connection, *args, **kwargs))
+
+    async def run_to_the_end(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The same, however long it takes: for what a start cannot do without. Only :meth:`close` interrupts it."""
+        return await self._submit(inf, lambda connection: function(connection, *args, **kwargs))
+
+    async def _submit(self, seconds: float, function: Callable[[sqlite3.Connection], T]) -> T:
         writer = self._writer
         if writer is not None and writer.pending and writer.failed is None:
             # Refused meanwhile: what is on the disk can still be read.
             with suppress(StorageError):
                 await writer.barrier()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: self._run(function, *args, **kwargs))
+        return await loop.run_in_executor(self._pool, self._run, seconds, function)
 
     def run_now(
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The same, blocking: for start-up and for programs without an event loop."""
-        return self._pool.submit(lambda: self._run(function, *args, **kwargs)).result()
+        work = self._pool.submit(self._run, QUERY_SECONDS, lambda connection: function(connection, *args, **kwargs))
+        return work.result()
 
     def close(self) -> None:
         """Stop the thread, interrupting a query that still runs."""
@@ -65,8 +76,8 @@ class Reader:
         self._pool.submit(self._disconnect)
         self._pool.shutdown()
 
-    def _run(self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        deadline = monotonic() + QUERY_SECONDS
+    def _run(self, seconds: float, function: Callable[[sqlite3.Connection], T]) -> T:
+        deadline = monotonic() + seconds
         try:
             connection = self._connection
             if connection is None:
@@ -74,14 +85,15 @@ class Reader:
             connection.set_progress_handler(lambda: monotonic() > deadline, _CHECK_EVERY)
             connection.execute("BEGIN")
             try:
-                value = function(connection, *args, **kwargs)
+                value = function(connection)
                 # A generator would be read on another thread, after its snapshot has ended.
                 return cast(T, list(value)) if isinstance(value, GeneratorType) else value
             finally:
                 connection.rollback()
         except sqlite3.Error as error:
             if error.sqlite_errorname == "SQLITE_INTERRUPT":
-                raise StorageError(f"a query took longer than {QUERY_SECONDS:.0f} s and was given up") from error
+                why = f"took longer than {seconds:.0f} s" if monotonic() > deadline else "was interrupted by the stop"
+                raise StorageError(f"a query {why} and was given up") from error
             reason = storage_reason(error)
             if reason is None:
                 raise

@@ -95,7 +95,7 @@ class Specialists(Provider):
         from hybridd.mlops.sentiment import load_or_train
 
         began = time.perf_counter()
-        # Without a daemon's settings (`hybridd plugin check`): where the daemon keeps it too, never the working directory.
+        # Without settings (`hybridd plugin check`): where the daemon keeps it too, never the working directory.
         given = self.settings.get("cache_dir") or locations.cache_dir() / "specialists"
         model = load_or_train(Path(str(given)).expanduser())
         self._load_ms = (time.perf_counter() - began) * 1000

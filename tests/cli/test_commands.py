@@ -331,6 +331,9 @@ def test_unknown_commands_name_the_nearest(run: Run) -> None:
     assert "'limits'" in done.err
     assert run("--nonsense").code == errors.EXIT_USAGE
     assert run("--version").out.startswith("hybridd ")
+    alone = run()
+    assert (alone.code, alone.err) == (0, "")
+    assert alone.out == run("--help").out
 
 
 def test_no_daemon_is_exit_4(run: Run, canned: CannedDaemon) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridd.cli import output, text
+from hybridd.cli.commands import doctor, requests
+from hybridd.cli.doctor.finding import Finding
 from hybridd.contracts.when import parse_duration, parse_when
 
 amounts = st.floats(0, 1e9, allow_nan=False)
@@ -104,6 +108,29 @@ def test_tables_wrap_and_lose_nothing(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert " ".join(line[2:].strip() for line in lines[1:-1]).split()[-20:] == words.split()
     assert lines[1].startswith("日本  word0")
     assert lines[-1] == "x     short"
+
+
+@pytest.mark.parametrize("module", ["requests", "doctor"])
+def test_lists_fit_80_columns(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The widest usual row of recorded requests, and long findings, fit 80 columns and lose no word."""
+    monkeypatch.setenv("COLUMNS", "80")
+    if module == "doctor":
+        doctor._show([Finding("provider github_models", "warning", "word " * 40, "do " * 40)])
+    else:
+        row = {
+            "id": "req_660bae5fabfc4", "at": time.time() - 59 * 60, "task": "sentiment_analysis", "stream": True,
+            "provider": "specialists", "model": "sentiment", "status": 503, "error_code": "no_feasible_provider",
+            "latency_ms": 12345.0, "cost_usd": 0.000019,
+        }  # fmt: skip
+        canned: Any = SimpleNamespace(send=lambda call: {"requests": [row], "next": None})
+        requests.cli.callback(canned, False, *[None] * 6, 20, None, None, None)  # type: ignore[misc]
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    if module == "doctor":
+        assert sum(line.split().count("word") for line in lines) == 40
+    else:
+        task = slice(lines[0].index("TASK"), lines[0].index("ANSWERED"))
+        assert "".join(line[task].strip() for line in lines[1:]) == "sentiment_analysis"
 
 
 def test_select_puts_missing_values_last() -> None:

@@ -155,6 +155,10 @@ def test_native_calls(canned: CannedDaemon) -> None:
     assert client.request("req_65bfdedd6c000")["choice"] == CHOICE
     assert client.report(group_by=["day", "task"])["total"]["requests"] == 15
     assert canned.last.query == {"group_by": "day,task"}
+    assert client.report(since=0, until=90.5)["rows"]
+    assert canned.last.query == {"since": "1970-01-01T00:00:00+00:00", "until": "1970-01-01T00:01:30.500000+00:00"}
+    with pytest.raises(errors.InvalidRequest, match="since must be seconds since the epoch"):
+        client.report(since=float("nan"))
     assert client.usage() == {"rows": []}
     assert client.history("gpu", step=60)["points"]
     assert client.alerts("open") == [ALERT]
@@ -262,9 +266,16 @@ def test_a_silent_daemon_times_out(canned: CannedDaemon) -> None:
         ({"prompt": "sort", "user": "a\nb"}, "user"),
         ({"prompt": "sort\ud800"}, "prompt"),
         ({"prompt": "sort", "task": "a\r\nx-evil: 1"}, "task"),
+        ({"prompt": "sort", "task": 5}, "task"),
+        ({"prompt": 123}, "prompt"),
+        ({"prompt": ["sort"]}, "prompt"),
+        ({"prompt": "sort", "temperature": float("nan")}, None),
+        ({"prompt": "sort", "tools": [...]}, None),
     ],
 )
-def test_a_wrong_call_is_refused_before_it_is_sent(canned: CannedDaemon, arguments: dict[str, Any], param: str) -> None:
+def test_a_wrong_call_is_refused_before_it_is_sent(
+    canned: CannedDaemon, arguments: dict[str, Any], param: str | None
+) -> None:
     """Question, tier, max_tokens, user and task are checked here; nothing reaches the daemon."""
     with pytest.raises(errors.InvalidRequest) as caught:
         Client(canned.socket).call(**arguments)

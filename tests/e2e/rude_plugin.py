@@ -39,7 +39,8 @@ class Rude:
         self.socket.send(json.dumps({"jsonrpc": "2.0", **message}))
 
     def initialize(self, **fields: Any) -> None:
-        params = {"protocolVersions": ["1"], "plugin": {"name": self.name}, "instanceId": f"{self.name}-{os.getpid()}"}
+        me = f"{self.name}-{os.getpid()}"
+        params: dict[str, Any] = {"protocolVersions": ["1"], "plugin": {"name": self.name}, "instanceId": me}
         params["token"] = os.environ.get("HYBRIDD_PLUGIN_TOKEN")
         self.send(id="i", method="initialize", params={**params, **fields})
         self.socket.recv()

@@ -9,13 +9,12 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import httpx
 
 from tests.house import House
 
-T = TypeVar("T")
 # Every unit a call can use, so that GET /v1/limits shows what was charged.
 QUOTAS: list[dict[str, Any]] = [
     {"unit": "requests", "window": "3600s", "limit": 1000},
@@ -26,7 +25,7 @@ QUOTAS: list[dict[str, Any]] = [
 PRICED = {"context": 8192, "price": {"input_per_million_usd": 1.0, "output_per_million_usd": 1.0}}
 
 
-def until(condition: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+def until(condition: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
     """The first true value of ``condition``, looked at every few milliseconds; AssertionError after ``timeout``."""
     deadline = time.monotonic() + timeout
     while True:
@@ -45,7 +44,7 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
     return error
 
 
-def used(house: House, provider: str) -> dict[str, tuple[float, float]]:
+def used(house: House, provider: str) -> dict[str, tuple[Any, Any]]:
     """Unit to (used, reserved) of a provider's quotas."""
     limits = house.http.get(f"/v1/limits?provider={provider}").json()["limits"]
     return {limit["unit"]: (limit["used"], limit["reserved"]) for limit in limits}
@@ -72,7 +71,8 @@ def recorded(house: House, answer: httpx.Response | str) -> dict[str, Any]:
         record: dict[str, Any] = view.json()
         return record if all(call["state"] != "dispatched" for call in record["calls"]) else None
 
-    return until(found, what=f"record of {request_id}")
+    view: dict[str, Any] = until(found, what=f"record of {request_id}")
+    return view
 
 
 def quiet(house: House) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def quiet(house: House) -> dict[str, Any]:
         busy = status["in_flight"] or status["waiting"] or any(one["in_flight"] for one in status["providers"])
         return None if busy or any(limit["reserved"] for limit in limits) else status
 
-    return until(still, what="nothing in flight")
+    settled: dict[str, Any] = until(still, what="nothing in flight")
+    return settled
 
 
 class Events:
@@ -146,7 +147,7 @@ def chat_bytes(model: str, **extra: Any) -> bytes:
 
 def read_all(connection: socket.socket) -> bytes:
     """Everything until the daemon closes."""
-    parts = []
+    parts: list[bytes] = []
     while True:
         try:
             part = connection.recv(65536)

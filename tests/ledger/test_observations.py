@@ -9,6 +9,7 @@ import pytest
 from hybridd.contracts.protocol import Observation, Usage
 from hybridd.contracts.quotas import Amounts
 from hybridd.ledger import Ending, Reservation
+from hybridd.ledger.figures import MOST_LEARNED
 from tests.ledger.conftest import Build
 from tests.ledger.support import OK, House, quota
 
@@ -139,6 +140,34 @@ async def test_drift_is_their_used_minus_ours(house: Build) -> None:
     view = it.view()
     assert (view.drift, view.used, view.observed_remaining) == (39, 1, 60)
     assert view.observed_at == it.clock.wall_ns() / 1e9
+
+
+async def test_drift_ends_with_the_figure_it_came_from(house: Build) -> None:
+    """A day later nobody knows what else spends the account; the view changed, so its listeners are told."""
+    it = await house(quota("requests", 100, "60s"))
+    reader = it.bus.subscribe(lambda: None, ["quota"])
+    observe(it, said(60, limit=100, reset_ms=7_000), await it.done())
+    it.ledger.flush_events()
+    (event,) = reader.drain()
+    assert (event.data["drift"], event.data["remaining"]) == (39, 60)
+    it.clock.advance(7)
+    it.ledger.flush_events()
+    (event,) = reader.drain()
+    assert (event.data["drift"], event.data["remaining"]) == (None, 99)
+    it.ledger.flush_events()
+    assert reader.drain() == []
+
+
+async def test_a_plugin_cannot_make_limits_without_end(house: Build, caplog: pytest.LogCaptureFixture) -> None:
+    """Each new set of models would be one more limit to keep, to store and to check at every call."""
+    it = await house(quota("requests", 100, "60s"))
+    for number in range(MOST_LEARNED + 5):
+        observe(it, said(1, limit=1, models=[f"x{number}"]), model=None)
+    assert len(it.ledger.limits()) == 1 + MOST_LEARNED
+    assert caplog.text.count("are ignored") == 1
+    it.clock.advance(1)
+    observe(it, said(1, limit=7, models=["x0"]), model=None)
+    assert it.view("/x0").limit == 7
 
 
 async def test_a_smaller_reported_limit_is_respected(house: Build) -> None:

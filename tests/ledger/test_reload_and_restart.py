@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hybridd.errors import StorageError
 from hybridd.ledger import Ending, QuotaRefused
 from hybridd.store.rows import DispatchRow
 from tests.ledger.conftest import Build
-from tests.ledger.support import OK, quota
+from tests.ledger.support import OK, House, quota
 from tests.ledger.test_windows import wall
 
 
@@ -46,6 +47,32 @@ async def test_an_added_quota_counts_what_was_spent_before(house: Build, window:
     assert (requests.used, requests.reserved, requests.remaining) == (3, 1, 6)
     it.ledger.settle(open_call, Ending(kind="ok", usage=Usage(1, 1)))
     assert it.view("total_tokens").used == 227
+
+
+async def test_a_question_during_the_recovery_loses_no_history(tmp_path: Path) -> None:
+    """A request that comes while the rows are read asks for room; calls of its model still count in later quotas."""
+    it = House(tmp_path, [quota("requests", 10, "60s")])
+    it.ledger.configure(it.quotas)
+    assert it.ledger.room("acc", "m1", "requests") == 10
+    await it.ledger.recover()
+    for _ in range(3):
+        await it.done()
+    it.ledger.configure([*it.quotas, quota("requests", 3, "3600s")])
+    assert it.view("3600s").used == 3
+    assert it.admitted() == 0
+    it.close()
+
+
+async def test_the_slack_of_a_very_long_window_survives_a_restart(house: Build) -> None:
+    """A call counts a thousandth of the window longer than the window; the rows read at start go back as far."""
+    days = 40
+    it = await house(quota("requests", 1, f"{days * 86_400}s"))
+    await it.done()
+    it.clock.advance(days * 86_400 + 600)
+    assert it.admitted() == 0
+    await it.restart()
+    assert it.admitted() == 0
+    assert it.ledger.horizon_seconds == days * 86_400
 
 
 async def test_an_added_rolling_quota_forgets_when_the_calls_do(house: Build) -> None:

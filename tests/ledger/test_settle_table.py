@@ -40,6 +40,8 @@ TABLE: list[tuple[str, Ending, tuple[object, ...]]] = [
     ("cut stream with partial usage", Ending(kind="cut", usage=USAGE), UNKNOWN),
     ("cut stream with more usage than reserved", Ending(kind="cut", usage=Usage(300, 20)),
      ("unknown", 1, 300, 200, 1_000, 500, 900)),
+    ("cut stream whose prompt alone cost more", Ending(kind="cut", usage=Usage(700, 20)),
+     ("unknown", 1, 700, 200, 1_000, 500, 1_100)),
     ("client gone", Ending(kind="client_gone"), UNKNOWN),
     ("timeout", Ending(kind="timeout", sent="maybe"), UNKNOWN),
     ("crash", Ending(kind="crash", sent="maybe"), UNKNOWN),

@@ -8,8 +8,9 @@ import pytest
 
 from hybridd.bus import EventBus
 from hybridd.clocks import ManualClock
+from hybridd.contracts.protocol import Observation
 from hybridd.contracts.quotas import Amounts, Quota, Window
-from hybridd.ledger import Ledger, QuotaRefused
+from hybridd.ledger import Ending, Ledger, QuotaRefused
 from hybridd.monitor import Monitor
 from hybridd.monitor.machine import Machine
 from hybridd.store.database import Database
@@ -77,6 +78,23 @@ async def test_the_warning_comes_before_the_first_refusal(
     assert warned_at < number
     if drained.buffer:
         assert drained.limit - warned_at == 2 * drained.buffer
+
+
+async def test_a_smaller_limit_that_the_provider_reports_is_watched(monitor: Monitor, ledger: Ledger) -> None:
+    """The warning line follows the limit in force: 15 reported where 1,000 were configured."""
+    ledger.configure([quota(1_000)])
+    call = admit(ledger)
+    monitor.admitted(call)
+    await ledger.dispatch(call)
+    ledger.settle(call, Ending(kind="ok"))
+    ledger.observe("lab", "lab", "m1", [Observation("requests", limit=15, window="86400s")], as_of=call)
+    for _ in range(13):
+        assert names(monitor) == []
+        monitor.admitted(admit(ledger))
+    assert names(monitor) == ["QuotaLow"]
+    admit(ledger)
+    with pytest.raises(QuotaRefused):
+        admit(ledger)
 
 
 async def test_without_the_watch_the_refusal_comes_first(monitor: Monitor, ledger: Ledger) -> None:

@@ -84,7 +84,7 @@ async def test_samples_thin_out_with_age(database: Database) -> None:
         connection.executemany("INSERT INTO samples (name, at, value) VALUES (?, ?, ?)", points)
 
     await database.writer.call(fill)
-    done = await retention.sweep(database, NOW, days=90, keep_calls_days=90)
+    done = await retention.sweep(database, NOW, days=90, keep_calls_days=90, boot_ns=0)
     counts = {}
     for age_days in (0, 3, 20, 100):
         base = (NOW - age_days * DAY) // 3600 * 3600 - 3600
@@ -93,7 +93,7 @@ async def test_samples_thin_out_with_age(database: Database) -> None:
     assert counts == {0: (120, 59.5), 3: (6, 59.5), 20: (1, 59.5), 100: (0, None)}
     assert (done["samples"], done["thinned"]) == (120, 6 + 6 + 1)
     assert await database.reader.run(names) == ["daemon.rss_mb", "host.cpu_percent"]
-    again = await retention.sweep(database, NOW, days=90, keep_calls_days=90)
+    again = await retention.sweep(database, NOW, days=90, keep_calls_days=90, boot_ns=0)
     assert (again["samples"], again["thinned"]) == (0, 0)
 
 
@@ -146,7 +146,7 @@ async def test_old_records_go_in_pieces_and_the_rest_stays(database: Database, c
         rows, "SELECT (SELECT count(*) FROM rollup_hour), (SELECT count(*) FROM rollup_day)"
     )
     assert before == [(2, 2)]
-    done = await retention.sweep(database, now, days=90, keep_calls_days=90)
+    done = await retention.sweep(database, now, days=90, keep_calls_days=90, boot_ns=clock.boot_ns())
     assert done == {
         "calls": 2 * retention.PIECE, "choices": 1, "requests": 1, "alerts": 1, "rollup_hour": 1, "silences": 1,
         "feedback": 1, "samples": 0, "thinned": 0,
@@ -159,3 +159,26 @@ async def test_old_records_go_in_pieces_and_the_rest_stays(database: Database, c
         " (SELECT count(*) FROM feedback)",
     )
     assert left == [(2 * retention.PIECE + 2, 2, 1, 2, 1, 2, 1, 1)]
+
+
+async def test_a_clock_set_forward_deletes_no_call_that_still_counts(database: Database, clock: ManualClock) -> None:
+    """The boot clock knows that a call of this boot is young; only what it calls old as well is deleted."""
+    boot, tick, now_us = database.boot, clock.boot_ns(), clock.wall_ns() // 1000
+
+    def fill(connection: sqlite3.Connection) -> None:
+        for number, ended_boot in ((now_us, boot), (now_us + 1, boot + 1)):
+            connection.execute(
+                "INSERT INTO calls (id, request_id, provider, account, model, task, boot, admitted_boot_ns,"
+                " admitted_wall_ns, requests, input_tokens, output_tokens, bytes_down, bytes_up, usd_micro, state,"
+                " ended_boot, ended_boot_ns) VALUES (?, 1, 'p', 'p', 'm', '', 1, 0, 0, 1, 0, 0, 0, 0, 0, 'settled', ?, ?)",
+                (number, ended_boot, tick),
+            )
+
+    await database.writer.call(fill)
+    clock.set_wall(clock.wall_ns() + 200 * DAY * NS)
+    wall = clock.wall_ns() / NS
+    done = await retention.sweep(database, wall, days=90, keep_calls_days=90, boot_ns=clock.boot_ns())
+    assert (done["calls"], await database.reader.run(rows, "SELECT ended_boot FROM calls")) == (1, [(boot,)])
+    clock.advance(91 * DAY)
+    done = await retention.sweep(database, wall + 91 * DAY, days=90, keep_calls_days=90, boot_ns=clock.boot_ns())
+    assert done["calls"] == 1

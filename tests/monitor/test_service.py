@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -248,6 +249,19 @@ async def test_the_scheduler_runs_the_checks_and_stop_ends_them(bench: Bench) ->
     await asyncio.sleep(0.05)
     assert bench.monitor.status()["checks"] == stopped
     await bench.monitor.stop()
+
+
+async def test_a_wall_clock_set_back_does_not_end_the_checks(bench: Bench) -> None:
+    """The scheduler counts in wall time; its jobs are pulled in when they lie further ahead than their interval."""
+    bench.resolved = resolved(monitoring={"check_interval_seconds": 0.05})
+    bench.monitor.start()
+    await until(lambda: bench.monitor.status()["checks"] >= 1)
+    day = timedelta(days=1)
+    for name in ("check", "retention"):  # what a clock set back by two days does to them
+        bench.monitor._scheduler.modify_job(name, next_run_time=datetime.now(UTC) + 2 * day)
+    seen = bench.monitor.status()["checks"]
+    await until(lambda: bench.monitor.status()["checks"] >= seen + 3)
+    assert bench.monitor._scheduler.get_job("retention").next_run_time <= datetime.now(UTC) + day
 
 
 async def test_stopping_before_the_start_is_over(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from msgspec import Raw
 
 import hybridd.plugin
 from hybridd.contracts import protocol as wire
+from hybridd.errors import InvalidRequest
 from hybridd.plugin import schema
 from hybridd.providers import Timing
 from hybridd.providers.check import check, command_for, main, render
@@ -127,6 +128,26 @@ async def test_bridge_ends_with_a_reason(script, reason):
         assert reason in " ".join([view.reason, *view.stderr])
 
 
+async def test_bridge_leaves_nothing_of_its_command_behind(tmp_path):
+    """What CMD had put into the background ends with the bridge, also when CMD itself has ended in good order."""
+    hello = {"protocolVersions": ["1"], "plugin": {"name": "b"}, "instanceId": "b"}
+    script = f"""
+    sleep 300 & echo $! > {tmp_path / "pid"}
+    echo '{json.dumps({"id": 1, "method": "initialize", "params": hello})}'
+    read line
+    echo '{json.dumps({"id": 2, "method": "provider/register", "params": {"provider": "b", "models": [{"id": "m"}]}})}'
+    while read line; do case $line in *shutdown*) exit 0;; esac; done
+    """
+    async with house() as home:
+        await home.hub.apply({"b": home.spec("b", command=(*BRIDGE, "sh", "-c", script))})
+        await home.hub.ensure_connected("b", 10)
+        left = int((tmp_path / "pid").read_text())
+        os.kill(left, 0)
+        await home.hub.close(2)
+        # A killed orphan stays a zombie where nobody adopts it.
+        await home.until(lambda: not Path(f"/proc/{left}").exists() or ") Z" in Path(f"/proc/{left}/stat").read_text())
+
+
 def test_bridge_command_line(tmp_path):
     """Without a command, without a daemon, and without the program, the bridge says so and ends with an error."""
     environ = {**ENVIRON, "HYBRIDD_SOCKET": str(tmp_path / "none")}
@@ -229,8 +250,8 @@ def test_check_command_line(tmp_path, capsys, monkeypatch):
     shown = json.loads(capsys.readouterr().out)
     assert shown["ok"] is True
     assert {rule["verdict"] for rule in shown["rules"]} == {"pass"}
-    assert main(tmp_path / "absent") == 1
-    assert "does not exist" in capsys.readouterr().err
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        main(tmp_path / "absent")
     (tmp_path / "dead.py").write_text("raise SystemExit('I refuse')")
     assert main(tmp_path / "dead.py") == 1
     assert "I refuse" in capsys.readouterr().out

@@ -173,6 +173,73 @@ async def test_stderr_is_kept_bounded_and_redacted():
     assert max(map(len, lines)) == 500
 
 
+async def test_a_key_is_redacted_where_a_line_is_cut():
+    """A key across the place where a long line is cut leaves no half of itself."""
+    source = """
+    import os, sys
+    key = os.environ["LAB_KEY"]
+    sys.stderr.write("y" * 490 + key + "\\n" + "z" * 1995 + key + "\\n")
+    sys.stderr.flush()
+    os._exit(3)
+    """
+    async with house(LAB_KEY="sk-very-secret-indeed") as home:
+        spec = home.spec("chatty", textwrap.dedent(source), environment=("LAB_KEY", "PYTHONPATH"))
+        await home.hub.apply({"chatty": spec})
+        await home.until(lambda: view(home, "chatty").restarts >= 1)
+        lines = view(home, "chatty").stderr
+    assert lines[0] == "y" * 490 + "[redacted]"
+    assert not any("sk-" in line for line in lines)
+
+
+async def test_a_plugin_that_prints_without_end_is_slowed(caplog):
+    """Of endless output a bounded part is read and logged; the loop stays free and the plugin answers."""
+    source = ECHO.replace(
+        "run(Echo)",
+        "import sys, threading\n"
+        "def shout():\n"
+        "    while True: sys.stdout.buffer.write(b'noise\\n' * 10000)\n"
+        "threading.Thread(target=shout, daemon=True).start()\n"
+        "run(Echo)",
+    )
+    caplog.set_level("INFO", "hybridd.plugin.loud")
+    async with house() as home:
+        await home.hub.apply({"loud": home.spec("loud", source)})
+        await home.hub.ensure_connected("loud", 10)
+        began = time.perf_counter()
+        assert await text_of(home.generate("loud", prompt="still here")) == "still here"
+        seconds = 2 + time.perf_counter() - began
+        assert len(view(home, "loud").stderr) == 50
+    assert 0 < len(caplog.records) <= 201 * (seconds + 5)
+    assert any("more than 200 lines a second" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_new_key_needs_only_a_reload(home, tmp_path):
+    """A changed key file, a key program, and a key that was missing replace the process; nothing else does."""
+    held = tmp_path / "key"
+    held.write_text("one")
+    by_file = home.spec("echo", ECHO, plugin_config={"api_key": {"file": str(held)}})
+    await home.hub.apply({"echo": by_file})
+    await home.hub.ensure_connected("echo", 10)
+    first = view(home, "echo").pid
+    await home.hub.apply({"echo": by_file})
+    assert view(home, "echo").pid == first
+    held.write_text("another")
+    await home.hub.apply({"echo": by_file})
+    await home.until(lambda: home.hub.connected("echo") and view(home, "echo").pid not in (None, first))
+    pids = [view(home, "echo").pid]
+    by_program = home.spec("echo", ECHO, plugin_config={"api_key": {"command": ["pass", "echo"]}})
+    for _ in range(2):
+        await home.hub.apply({"echo": by_program})
+        await home.until(lambda: home.hub.connected("echo") and view(home, "echo").pid not in (None, *pids))
+        pids.append(view(home, "echo").pid)
+    source = ECHO.replace("run(Echo)", "Echo.state = 'not_configured'; run(Echo)")
+    await home.hub.apply({"bare": home.spec("bare", source)})
+    await home.until(lambda: home.hub.providers["bare"].state == "not_configured")
+    third = view(home, "bare").pid
+    await home.hub.apply({"bare": home.spec("bare", source)})
+    await home.until(lambda: view(home, "bare").pid not in (None, third))
+
+
 def test_environment_is_an_allow_list():
     """Only the basics and the referenced names reach a plugin, plus the socket and its token."""
     world = {

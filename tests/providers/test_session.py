@@ -429,6 +429,32 @@ async def test_a_plugin_that_takes_no_input_is_not_fed(home):
         assert not calls[0].done()
 
 
+async def test_a_plugin_that_asks_without_reading_is_dropped(home):
+    """Answers that the plugin does not take are bounded: beyond the buffer's cap it may not ask for more."""
+    async with home.raw() as plugin:
+        plugin.link._transport.pause_reading()
+        calls = [home.generate("raw", prompt="x" * 8_000_000) for _ in range(9)]
+        await asyncio.sleep(0)
+        plugin.send({"id": 9, "method": "weather"})
+        error = await failure(calls[0])
+        assert "asks without taking the answers" in error.message
+
+
+async def test_what_a_plugin_tells_is_bounded(home, caplog):
+    """A long text is cut, a flood of them is thinned, and a strange method's name is not sent back whole."""
+    caplog.set_level("INFO", "hybridd.plugin")
+    async with home.raw() as plugin:
+        for _ in range(500):
+            plugin.send({"method": "log", "params": {"level": "info", "message": "m" * 5000}})
+        plugin.send({"id": 9, "method": "w" * 100_000})
+        answer = await plugin.next()
+        assert len(answer["error"]["message"]) < 200
+        assert home.hub.connected("raw")
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("mmm")]
+    assert 0 < len(told) <= 400
+    assert {len(text) for text in told} == {2000}
+
+
 def test_default_timing_is_the_designs():
     """The delays of the design: 5 s to initialize, 2 and 3 misses, 1 to 60 s of backoff, 5 failures in 10 minutes."""
     timing = Timing()

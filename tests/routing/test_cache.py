@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from hybridd.clocks import ManualClock
+from hybridd.contracts.quotas import ModelRef
 from hybridd.routing.cache import ResponseCache
 from hybridd.routing.request import parse
+
+ONE, TWO = [ModelRef("lab", "m1")], [ModelRef("lab", "m2")]
 
 
 def request(**body):
@@ -14,20 +17,20 @@ def request(**body):
 def test_only_deterministic_whole_answers_have_a_key():
     """temperature 0 or a seed, and not a stream."""
     key = ResponseCache.key
-    assert key(request(), "s") is None
-    assert key(request(temperature=0.7), "s") is None
-    assert key(request(temperature=0, stream=True), "s") is None
-    assert key(request(temperature=0), "s") is not None
-    assert key(request(seed=1), "s") is not None
+    assert key(request(), ONE) is None
+    assert key(request(temperature=0.7), ONE) is None
+    assert key(request(temperature=0, stream=True), ONE) is None
+    assert key(request(temperature=0), ONE) is not None
+    assert key(request(seed=1), ONE) is not None
 
 
 def test_the_key_ignores_who_asks_but_not_what_or_where():
     """Another user shares the answer; another prompt, parameter or candidate list does not."""
     key = ResponseCache.key
-    base = key(request(temperature=0), "lab:m1")
-    assert key(request(temperature=0, user="u"), "lab:m1") == base
-    assert key(request(temperature=0, max_tokens=5), "lab:m1") != base
-    assert key(request(temperature=0), "lab:m2") != base
+    base = key(request(temperature=0), ONE)
+    assert key(request(temperature=0, user="u"), ONE) == base
+    assert key(request(temperature=0, max_tokens=5), ONE) != base
+    assert key(request(temperature=0), TWO) != base
 
 
 def test_entries_expire_and_memory_is_bounded():

@@ -300,6 +300,34 @@ async def test_remembered_state(database: Database) -> None:
     assert await database.reader.run(state.observations) == []
 
 
+async def test_what_a_start_needs_is_read_however_long_it_takes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time limit would keep a daemon with a long history from ever starting again; only a stop ends such a read."""
+    import hybridd.store.reader as module
+    from hybridd.errors import StorageError
+
+    monkeypatch.setattr(module, "QUERY_SECONDS", 0.01)
+    counted = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT count(*) FROM n"
+    slow = 500_000
+    with pytest.raises(StorageError, match="took longer"):
+        await database.reader.run(lambda c: c.execute(counted, (slow,)).fetchone())
+    assert await database.reader.run_to_the_end(lambda c: c.execute(counted, (slow,)).fetchone()) == (slow,)
+    begun = threading.Event()
+
+    def endless(connection: sqlite3.Connection) -> None:
+        begun.set()
+        connection.execute(counted, (-1,)).fetchone()
+
+    reading = asyncio.ensure_future(database.reader.run_to_the_end(endless))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    database.reader.close()
+    with pytest.raises(StorageError, match="interrupted"):
+        await within(5, reading)
+
+
 async def test_reading_goes_on_while_a_long_query_runs_out_of_time(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

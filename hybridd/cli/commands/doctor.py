@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hybridd.cli import output, text
+from hybridd.cli import output
 from hybridd.cli.doctor.finding import Finding
 from hybridd.cli.options import command
 from hybridd.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
@@ -53,12 +53,15 @@ def _show(findings: list[Finding]) -> None:
     size = max(len(one.check) for one in findings)
     for one in findings:
         mark = output.styled(f"{_MARKS[one.level]:<8}", fg=_COLOURS.get(one.level))
-        lines = one.message.splitlines() or [""]
-        output.emit_styled(f"{mark} {one.check:<{size}}  {text.clean(lines[0])}")
-        for line in lines[1:]:
-            output.emit(f"{'':<8} {'':<{size}}  {line}")
+        indent = 8 + 1 + size + 2
+        room = output.columns() - indent
+        lines = [piece for line in one.message.splitlines() or [""] for piece in output.wrap(line, room)]
+        output.emit_styled(f"{mark} {one.check:<{size}}  {lines[0]}")
         if one.remedy and one.level != "ok":
-            output.emit(f"{'':<8} {'':<{size}}  -> {one.remedy}")
+            first, *rest = output.wrap(one.remedy, room - 3)
+            lines += [f"-> {first}", *(f"   {line}" for line in rest)]
+        for line in lines[1:]:
+            output.emit(" " * indent + line)
     errors = sum(one.level == "error" for one in findings)
     warnings = sum(one.level == "warning" for one in findings)
     output.emit()

@@ -36,7 +36,14 @@ _COLUMNS: dict[str, tuple[str, Any]] = {
 @click.option("--provider", help="Only this provider.")
 @click.option("--model", help="Only this model.")
 @click.option("--task", help="Only this task.")
-@click.option("--plot", "plotted", type=click.Choice(list(_COLUMNS)), default="requests", help="What the bars show.")
+@click.option(
+    "--plot",
+    "plotted",
+    type=click.Choice(list(_COLUMNS)),
+    default="requests",
+    metavar="KEY",
+    help=f"What the bars show: {', '.join(_COLUMNS)}.",
+)
 @period_options
 @list_options
 @socket_option

@@ -63,7 +63,7 @@ def cli(
     now = time.time()
     titles = [
         output.Column("REQUEST"),
-        output.Column("AGE"),
+        output.Column("AGE", right=True),
         output.Column("TASK", flexible=True),
         output.Column("ANSWERED BY", flexible=True),
         output.Column("STATUS", flexible=True),
@@ -83,7 +83,7 @@ def _row(one: dict[str, Any], now: float) -> tuple[str, ...]:
     cached = " (cache)" if one.get("cache") == "hit" else ""
     return (
         one["id"],
-        text.span(now - one["at"]),
+        " ".join(text.span(now - one["at"]).split()[:2]),  # the larger unit is enough
         one.get("task") or "-",
         answered + cached,
         str(one["status"]) + (f" {one['error_code']}" if one.get("error_code") else ""),
