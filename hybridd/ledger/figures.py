@@ -19,7 +19,7 @@ from hybridd.ledger.windows import age_ns
 from hybridd.store.database import Database
 
 MOST_LEARNED = 1_000
-"""Limits that nobody configured, kept at most: far more than any account has. What is reported beyond is not learned."""
+"""Limits that nobody configured, kept at most: far more than any account has. What is reported beyond is ignored."""
 WRITE_EVERY_NS = NS
 """A busy provider reports with every answer; the newest figure reaches the disk once a second."""
 _log = logging.getLogger("hybridd.ledger")

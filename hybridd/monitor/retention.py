@@ -32,9 +32,7 @@ def call_days(retention_days: int, limits: Iterable[LimitView]) -> int:
     return max(retention_days, LEAST_CALL_DAYS, longest)
 
 
-async def sweep(
-    database: DatabasePort, now: float, *, days: int, keep_calls_days: int, boot_ns: int
-) -> dict[str, int]:
+async def sweep(database: DatabasePort, now: float, *, days: int, keep_calls_days: int, boot_ns: int) -> dict[str, int]:
     """Delete and thin what is due at ``now`` (UTC seconds). Returns rows deleted, by table, and buckets thinned.
 
     ``boot_ns`` is the same moment on the boot clock: a call of this boot is never older than that says, so a wall clock

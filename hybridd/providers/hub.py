@@ -31,6 +31,8 @@ from hybridd.providers.watch import watch_death
 
 logger = logging.getLogger("hybridd.providers")
 
+# Names on one connection, beyond those of the configuration: a plugin that registers without end fills no memory.
+MAX_PROVIDERS = 256
 # How the level of a plugin's `log` message is written here.
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -168,16 +170,21 @@ class Hub:
             previous.providers.discard(name)
             if previous.process is None and not previous.providers:
                 previous.close("replaced by a newer connection of the same instance")
+        newly = name not in session.providers
         session.providers.add(name)
         runtime.register(session, params)
         if session.process is not None:
             session.process.registered()
+        if newly and name not in self._specs:
+            logger.warning("plugin %s is %s", session.label, self._unnamed(session))
         self._refresh(runtime)
         self._tell(self.on_registered, name)
         return wire.Ping()
 
     def _may_register(self, session: Session, name: str) -> None:
         spec = self._specs.get(name)
+        if spec is None and name not in session.providers and len(session.providers) >= MAX_PROVIDERS:
+            raise Refused(wire.INVALID_PARAMS, f"a connection registers at most {MAX_PROVIDERS} providers", fatal=False)
         if spec is not None and is_spawned(spec):
             if session.process is None or self.process_of(name) is not session.process:
                 raise Refused(
@@ -338,10 +345,14 @@ class Hub:
                         providers=sorted(session.providers),
                         since=session.since,
                         version=session.info.version,
-                        reason=session.degraded,
+                        reason=session.degraded or self._unnamed(session),
                     )
                 )
         return sorted(views, key=lambda view: view.name)
+
+    def _unnamed(self, session: Session) -> str:
+        names = ", ".join(sorted(name for name in session.providers if name not in self._specs))
+        return f"never chosen, because the configuration does not name it under providers: {names}" if names else ""
 
     def provider_views(self) -> list[ProviderView]:
         """As the plugin side sees them (cooldowns are the router's)."""

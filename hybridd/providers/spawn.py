@@ -195,10 +195,11 @@ class Child(asyncio.SubprocessProtocol):
         for line in lines[room:][-STDERR_LINES:]:
             self._keep(line, logged=False)
         self._bytes += len(data)
-        pipe = self._transport.get_pipe_transport(fd) if self._transport is not None else None
-        if self._bytes > OUTPUT_BYTES and isinstance(pipe, asyncio.ReadTransport) and pipe.is_reading():
-            pipe.pause_reading()
-            self._loop.call_later(self._since + 1.0 - now, self._read_on, pipe)
+        if self._bytes > OUTPUT_BYTES and self._transport is not None:
+            pipe = cast("asyncio.ReadTransport | None", self._transport.get_pipe_transport(fd))
+            if pipe is not None and not pipe.is_closing() and pipe.is_reading():
+                pipe.pause_reading()
+                self._loop.call_later(self._since + 1.0 - now, self._read_on, pipe)
 
     @staticmethod
     def _read_on(pipe: asyncio.ReadTransport) -> None:

@@ -32,6 +32,7 @@ _UNIT_SECONDS = {
 _UNIT = "|".join(sorted(_UNIT_SECONDS, key=len, reverse=True))
 _DECIMAL = re.compile(r"\d{1,400}(?:\.\d{1,30})?\Z")
 _GO_PART = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)(ns|us|µs|μs|ms|s|m|h|d)")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(?!\d)")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?\s?(?:[Zz]|[+-]\d\d:?\d\d)?")
 
 # What may stand before the amount: "try again in", "retry after", "please wait", "resets in", "resets at", …
@@ -45,6 +46,7 @@ _AMOUNT = re.compile(
     rf"(?P<number>\d{{1,3}}(?:,\d{{3}})+|\d{{1,30}}(?:\.\d{{1,30}})?|an?\b|one\b)\s*-?(?P<unit>{_UNIT})?(?![^\W\d_])",
     re.IGNORECASE,
 )
+_SOMETHING_ELSE = re.compile(r" [^\W\d_]|:\d")
 _JOINT = re.compile(r"(?:\s*,)?\s*(?:and\s+)?", re.IGNORECASE)
 
 # body field (lower case, without separators) → factor to seconds; None: an instant or any other form
@@ -181,9 +183,10 @@ def from_prose(text: str, now: float) -> float | None:
     text = text[:_SCANNED_CHARACTERS]
     for lead in _LEADS.finditer(text):
         rest = text[lead.end() : lead.end() + 120]
-        moment = _RFC3339.match(rest)
+        moment = _RFC3339.match(rest) or _DAY.match(rest)
         if moment:
-            at = instant(moment[0].strip())
+            named = moment[0].strip()
+            at = instant(named if moment.re is _RFC3339 else f"{named}T00:00Z")
             seconds = None if at is None else bounded(at.timestamp() - now)
         else:
             seconds = _amounts(rest, now)
@@ -207,8 +210,8 @@ def _amounts(rest: str, now: float) -> float | None:
             break
         number = float(word.replace(",", "")) if word[0].isdigit() else 1.0
         if unit is None:
-            following = rest[amount.end() : amount.end() + 2]
-            return None if following[:1] == " " and following[1:].isalpha() else wait(number, now)
+            # "10 requests" and "10:30" are no waits.
+            return None if _SOMETHING_ELSE.match(rest, amount.end()) else wait(number, now)
         total = (total or 0.0) + number * _UNIT_SECONDS[unit.lower()]
         joint = _JOINT.match(rest, amount.end())
         position = joint.end() if joint else amount.end()

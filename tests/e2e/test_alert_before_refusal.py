@@ -67,9 +67,7 @@ def test_a_burst_is_warned_of_before_it_is_refused(house, name):
     alerts = house.http.get("/v1/alerts").json()["alerts"]
     (alert,) = [alert for alert in alerts if alert["provider"] == name and alert["name"] == "QuotaLow"]
     assert alert["severity"] == "warning"
-    requests = until(
-        lambda: len(page := house.http.get("/v1/requests?limit=200&sort=id").json()["requests"]) and page
-    )
+    requests = until(lambda: len(page := house.http.get("/v1/requests?limit=200&sort=id").json()["requests"]) and page)
     first_refusal = next(r["at"] for r in requests if r["requested"] == f"{name}:m1" and r["status"] == 429)
     assert alert["opened_at"] < first_refusal
     lines = until(lambda: logged(house, name))

@@ -94,9 +94,7 @@ def test_states_are_coalesced(house):
     with Events(house, "quota") as events:
         for _ in range(50):
             house.chat("lab:m1", max_tokens=1)
-        last = events.until(
-            lambda event: event["data"]["key"] == "lab/requests/60s" and event["data"]["reserved"] == 0
-        )
+        last = events.until(lambda event: event["data"]["key"] == "lab/requests/60s" and event["data"]["reserved"] == 0)
         of_lab = [event for event in events.seen[1:] if event["data"]["key"] == "lab/requests/60s"]
         assert len(of_lab) < 50
         assert last["data"]["used"] >= 50

@@ -364,9 +364,11 @@ def test_a_restart_forgets_nothing(own, upstream):
         assert own.chat(f"{name}:{name}").status_code != 200
     before = used(own, "lab")
     alert_keys = until(
-        lambda: {"provider_retired:dead", "provider_parked:parked"}
-        <= (keys := {alert["key"] for alert in own.http.get("/v1/alerts?state=live").json()["alerts"]})
-        and keys
+        lambda: (
+            {"provider_retired:dead", "provider_parked:parked"}
+            <= (keys := {alert["key"] for alert in own.http.get("/v1/alerts?state=live").json()["alerts"]})
+            and keys
+        )
     )
     recorded(own, first)
     assert own.stop() == 0

@@ -35,7 +35,13 @@ def test_a_command_of_the_readme(house, command):
     assert command.startswith("curl ")
     assert '--unix-socket "$HYBRIDD_SOCKET"' in command
     done = subprocess.run(
-        ["sh", "-eu", "-c", command], env=house.env, cwd=house.home, capture_output=True, text=True, timeout=60, check=False
+        ["sh", "-eu", "-c", command],
+        env=house.env,
+        cwd=house.home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done
     if '"stream": true' in command:

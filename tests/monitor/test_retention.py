@@ -170,7 +170,8 @@ async def test_a_clock_set_forward_deletes_no_call_that_still_counts(database: D
             connection.execute(
                 "INSERT INTO calls (id, request_id, provider, account, model, task, boot, admitted_boot_ns,"
                 " admitted_wall_ns, requests, input_tokens, output_tokens, bytes_down, bytes_up, usd_micro, state,"
-                " ended_boot, ended_boot_ns) VALUES (?, 1, 'p', 'p', 'm', '', 1, 0, 0, 1, 0, 0, 0, 0, 0, 'settled', ?, ?)",
+                " ended_boot, ended_boot_ns)"
+                " VALUES (?, 1, 'p', 'p', 'm', '', 1, 0, 0, 1, 0, 0, 0, 0, 0, 'settled', ?, ?)",
                 (number, ended_boot, tick),
             )
 

@@ -117,6 +117,8 @@ def test_body_fields(body: object, seconds: float | None) -> None:
         ("Try again in a minute", 60.0),
         ("try again in an hour", 3600.0),
         ("Resets in 400 days", hints.MAX_SECONDS),
+        ("Your quota resets on 2026-11-20. Upgrade", 1795132800.0 - NOW),
+        ("resets at 10:30", None),
         ("please wait -5 seconds", None),
         ("try again in 3 attempts", None),
         ("try again later", None),

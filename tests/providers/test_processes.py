@@ -18,7 +18,8 @@ import pytest
 
 from hybridd.errors import HybriddError, ProviderError
 from hybridd.providers import CallFailed
-from hybridd.providers.spawn import SpawnContext, environment, plans
+from hybridd.providers.hub import MAX_PROVIDERS
+from hybridd.providers.spawn import OUTPUT_BYTES, SpawnContext, environment, plans
 from tests.providers.support import ECHO, FAST, ROOT, RawPlugin, house
 
 SLOW = """
@@ -193,23 +194,33 @@ async def test_a_key_is_redacted_where_a_line_is_cut():
 
 async def test_a_plugin_that_prints_without_end_is_slowed(caplog):
     """Of endless output a bounded part is read and logged; the loop stays free and the plugin answers."""
+    noise = b"noise\n" * 10_000
     source = ECHO.replace(
         "run(Echo)",
-        "import sys, threading\n"
-        "def shout():\n"
-        "    while True: sys.stdout.buffer.write(b'noise\\n' * 10000)\n"
-        "threading.Thread(target=shout, daemon=True).start()\n"
-        "run(Echo)",
+        f"""
+import sys, threading
+def shout():
+    while True:
+        sys.stdout.buffer.write({noise[:6]!r} * 10000)
+        open("printed", "ab").write(b"x")
+threading.Thread(target=shout, daemon=True).start()
+run(Echo)
+""",
     )
     caplog.set_level("INFO", "hybridd.plugin.loud")
     async with house() as home:
+        began = time.monotonic()
         await home.hub.apply({"loud": home.spec("loud", source)})
         await home.hub.ensure_connected("loud", 10)
-        began = time.perf_counter()
+        printed = home.directory / "printed"
+        await home.until(lambda: printed.exists() and printed.stat().st_size * len(noise) > 2 * OUTPUT_BYTES)
         assert await text_of(home.generate("loud", prompt="still here")) == "still here"
-        seconds = 2 + time.perf_counter() - began
+        seconds = time.monotonic() - began
+        taken = printed.stat().st_size * len(noise)
         assert len(view(home, "loud").stderr) == 50
-    assert 0 < len(caplog.records) <= 201 * (seconds + 5)
+    # Each second holds its allowance, the read that crossed it, and what fits the pipe.
+    assert taken <= (seconds + 1) * (OUTPUT_BYTES + 512 * 1024)
+    assert seconds > 1
     assert any("more than 200 lines a second" in record.getMessage() for record in caplog.records)
 
 
@@ -366,6 +377,19 @@ async def test_external_names(home):
         assert "replaced" in await plugin.lost()
         assert home.hub.connected("lab")
         again.link.close()
+
+
+async def test_names_outside_the_configuration(home, caplog):
+    """A provider that the configuration does not name is taken, said to be without effect, and bounded in number."""
+    async with home.raw("stray") as plugin:
+        await plugin.register("stray")
+        assert "does not name it under providers: stray" in view(home, "stray").reason
+        assert sum("never chosen" in record.getMessage() for record in caplog.records) == 1
+        for number in range(MAX_PROVIDERS - 1):
+            assert (await plugin.register(f"p{number}"))["result"] == {}
+        assert "at most 256 providers" in (await plugin.register("more"))["error"]["message"]
+        assert (await plugin.register("stray"))["result"] == {}
+        assert home.hub.connected("stray")
 
 
 @pytest.mark.parametrize(

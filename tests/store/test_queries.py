@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
 from typing import Any
 
 import pytest
@@ -323,7 +325,7 @@ async def test_what_a_start_needs_is_read_however_long_it_takes(
     while not begun.is_set():
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.05)
-    database.reader.close()
+    database.close()
     with pytest.raises(StorageError, match="interrupted"):
         await within(5, reading)
 

@@ -1,8 +1,7 @@
-"""The README's and the installation guide's examples, run as they stand."""
+"""The README's programs and the installation guide's units, tried as they stand."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -24,24 +23,6 @@ def house() -> Iterator[House]:
 def blocks(document: str, language: str) -> list[str]:
     text = (ROOT / document).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def test_the_curl_examples_work(house: House) -> None:
-    """Pasted into a shell, each example exits with 0 and gets what the text promises."""
-    (examples,) = [block for block in blocks("README.md", "sh") if "curl" in block]
-    done = subprocess.run(["sh", "-euc", examples], env=house.env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    decoder = json.JSONDecoder()
-    models, end = decoder.raw_decode(done.stdout)
-    answer, end = decoder.raw_decode(
-        done.stdout, len(done.stdout[:end]) + len(done.stdout[end:]) - len(done.stdout[end:].lstrip())
-    )
-    assert "specialists:sentiment" in [one["id"] for one in models["data"]]
-    assert answer["choices"][0]["message"]["content"] == "positive"
-    rest = done.stdout[end:]
-    assert '"content":"negative"' in rest.replace(": ", ":")
-    assert "data: [DONE]" in rest
-    assert len(json.loads(rest[rest.rindex("[DONE]") + len("[DONE]") :])["requests"]) == 2
 
 
 @pytest.mark.parametrize("example", blocks("README.md", "python"), ids=["HybridMLOptimizer", "openai"])
@@ -72,7 +53,7 @@ def test_the_units_are_valid(tmp_path: Path, scope: str) -> None:
         if ("user" if path.parts[0] == "~" else "system") == scope:
             unit = tmp_path / path.name
             # Verification wants the program to exist.
-            unit.write_text(re.sub(r"(?<=ExecStart=)\S+", sys.executable, block))
+            unit.write_text(re.sub(r"(?<=ExecStart=)\S+", "/bin/sh", block))
             units.append(unit)
     assert units
     verify = ["systemd-analyze", "verify", f"--{scope}", "--man=no", "--recursive-errors=no", *map(str, units)]
