@@ -82,6 +82,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._ready = (False, "starting")
         self._reloading = asyncio.Lock()
+        self._pulse_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         self._build()
@@ -89,9 +90,28 @@ class Daemon:
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._bound.socket]))
         stopping = asyncio.ensure_future(self._stop.wait())
         # A long history takes seconds to read: meanwhile the socket answers, and calls are refused with that reason.
-        report = await self._ledger.recover()
-        if report.unknown:
-            log.warning("calls of an unclean stop are counted in full", calls=report.unknown)
+        recovery = asyncio.ensure_future(self._ledger.recover())
+        await asyncio.wait({recovery, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if recovery.done():
+            report = recovery.result()
+            if report.unknown:
+                log.warning("calls of an unclean stop are counted in full", calls=report.unknown)
+            await self._open()
+        else:
+            recovery.cancel()
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await self._close()
+        if serving.done():
+            serving.result()
+            return EXIT_FAILURE
+        self._server.should_exit = True
+        await serving
+        await self._database.writer.barrier()
+        return EXIT_OK
+
+    async def _open(self) -> None:
+        """What was spent is known: calls are taken, plugins start."""
         self._ready = (True, "ready")
         self._monitor.start()
         self._pulse()
@@ -102,17 +122,6 @@ class Daemon:
         await self._hub.apply(self._resolved.providers)
         log.info("ready", version=__version__, socket=str(self._bound.path), state=str(locations.state_dir()))
         logs.notify("READY=1")
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if serving.done():
-            await self._close()
-            serving.result()
-            return EXIT_FAILURE
-        await self._close()
-        self._server.should_exit = True
-        await serving
-        await self._database.writer.barrier()
-        return EXIT_OK
 
     def _build(self) -> None:
         rng = random.Random()
@@ -163,8 +172,8 @@ class Daemon:
 
     def _pulse(self) -> None:
         """Four times a second the ledger publishes what changed, when somebody listens."""
-        self._ledger.flush_events()
         self._pulse_timer = asyncio.get_running_loop().call_later(PULSE_SECONDS, self._pulse)
+        self._ledger.flush_events()
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -230,7 +239,8 @@ class Daemon:
         logs.notify("STOPPING=1")
         grace = self._router.resolved.settings.server.shutdown_seconds
         self._router.gate.close()
-        self._pulse_timer.cancel()
+        if self._pulse_timer is not None:
+            self._pulse_timer.cancel()
         self._ledger.flush_events()
         try:
             async with asyncio.timeout(grace):

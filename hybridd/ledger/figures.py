@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -17,6 +17,7 @@ from hybridd.ledger.recovery import charged_calls, stored_observations
 from hybridd.ledger.reservation import Reservation, Vector
 from hybridd.ledger.windows import age_ns
 from hybridd.store.database import Database
+from hybridd.store.queries.state import delete_observation
 
 MOST_LEARNED = 1_000
 """Limits that nobody configured, kept at most: far more than any account has. What is reported beyond is ignored."""
@@ -100,11 +101,17 @@ class Figures:
         self._learned -= {quota.key for quota in wanted}
         self.attach_waiting()
 
-    def keeps(self, counter: Counter, wanted: list[Quota], now: int) -> bool:
-        """Whether a quota that is not configured stays: a learned one, unless its account has gone or a configured
-        quota of the same unit now stands for it and nothing reported is in force."""
+    def keeps(self, counter: Counter, wanted: list[Quota], now: int, accounts: Collection[str] | None = None) -> bool:
+        """Whether a quota that is not configured stays: a learned one, unless its account has gone (from ``accounts``,
+        when they are given) or a configured quota of the same unit now stands for it and nothing reported is in
+        force."""
         quota = counter.quota
         if quota.key not in self._learned:
+            return False
+        if accounts is not None and quota.account not in accounts:
+            self._learned.discard(quota.key)
+            self._unwritten.pop(quota.key, None)
+            self._database.writer.execute(*delete_observation(quota.key))
             return False
         observed = counter.observed
         if observed is not None and not observed.assumed and now < observed.until:

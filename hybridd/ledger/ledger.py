@@ -11,7 +11,7 @@ See :mod:`hybridd.ledger.reservation` for the settle table, :mod:`hybridd.ledger
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -109,8 +109,10 @@ class Ledger:
         observations = await self._figures.load()
         return RecoveryReport(groups=len(groups), unknown=len(left_open), observations=observations)
 
-    def configure(self, quotas: Sequence[Quota]) -> None:
+    def configure(self, quotas: Sequence[Quota], accounts: Collection[str] | None = None) -> None:
         """Replaces the whole set of configured and plugin quotas; learned ones stay while they are needed.
+
+        ``accounts``: those that still exist; what was learned of others is forgotten (None: nothing is).
 
         Open calls and history count against new and changed quotas at once.
 
@@ -119,7 +121,7 @@ class Ledger:
         """
         now, wall = self._clock.boot_ns(), self._clock.wall_ns()
         wanted = merged(quotas)
-        self._admission.configure(wanted, now, wall, keep=lambda counter: self._figures.keeps(counter, wanted, now))
+        self._admission.configure(wanted, now, wall, keep=lambda c: self._figures.keeps(c, wanted, now, accounts))
         self._figures.configured(wanted)
         keys = {counter.quota.key for counter in self._admission.counters.values()}
         self._tracks = {key: track for key, track in self._tracks.items() if key in keys}

@@ -12,7 +12,7 @@ from hybridd.routing.request import RoutedRequest
 
 def upstream_body(candidate: Feasible, request: RoutedRequest, outcome: Outcome) -> dict[str, Any]:
     """The caller's body with the provider's model name, the task's defaults, and a bound where a quota needs one."""
-    body = {**request.body, "model": candidate.known.id}
+    body = {**request.body, "model": candidate.ref.model}
     task = outcome.task
     if task is not None:
         if task.temperature is not None:

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from hybridd import logs
 from hybridd.clocks import Clock
 from hybridd.config.resolved import Resolved
 from hybridd.contracts.protocol import CallError, CallResult, Embed, Generate
 from hybridd.contracts.quotas import ModelRef
 from hybridd.contracts.views import Rejected
-from hybridd.errors import DeadlineExceeded, HybriddError, ProviderError
+from hybridd.errors import DeadlineExceeded, HybriddError, InvalidRequest, ProviderError
 from hybridd.ledger import Ending, Ledger, QuotaRefused, Reservation
 from hybridd.providers import CallFailed, Hub, PluginCall
 from hybridd.routing.body import upstream_body
@@ -27,6 +28,7 @@ from hybridd.routing.outcome import Outcome, nobody
 from hybridd.routing.request import RoutedRequest
 from hybridd.routing.stream import Pump, Sink
 
+log = logs.get_logger("hybridd.routing")
 encode = msgspec.json.Encoder().encode
 # How long the process of a lost plugin is waited for before its calls are settled (in full, with the linger) anyway.
 DEATH_SECONDS = 60.0
@@ -132,7 +134,7 @@ class Executor:
                 request_id=outcome.request_id,
                 provider=ref.provider,
                 account=spec.account,
-                model=ref.model,
+                model=verdict.known.id,
                 task=request.task or "",
                 amounts=verdict.estimate.amounts,
                 price=verdict.known.price,
@@ -143,7 +145,10 @@ class Executor:
             outcome.rejected.append(Rejected(str(ref), refusal.reason, refusal.code, refusal.retry_after))
             return None
         if self.on_admitted is not None:
-            self.on_admitted(reservation)
+            try:
+                self.on_admitted(reservation)
+            except Exception:  # a warning that cannot be given must not cost the call, nor its reservation
+                log.exception("the warning before a limit failed")
         return verdict, reservation
 
     async def _connect(self, ref: ModelRef, outcome: Outcome, deadline: float) -> bool:
@@ -166,8 +171,12 @@ class Executor:
     ) -> None:
         ref = candidate.ref
         try:
+            body = Raw(encode(upstream_body(candidate, request, outcome)))
             await self._ledger.dispatch(reservation)
-        except asyncio.CancelledError:
+        except RecursionError:
+            self._ledger.release(reservation)
+            raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+        except BaseException:
             self._ledger.release(reservation)  # recorded perhaps, sent never
             raise
         self._cooldowns.begin(ref.provider, ref.model)
@@ -177,9 +186,10 @@ class Executor:
         until = min(deadline, loop.time() + candidate.spec.timeout_seconds)
         pump = Pump(loop) if request.stream else None
         try:
-            call = self._start(candidate, request, outcome, until, pump)
-        except CallFailed as failure:
-            raise self._failed(candidate, reservation, outcome, failure, began_wall, delivered=False) from None
+            call = self._start(candidate, request, outcome, body, until, pump)
+        except BaseException:
+            self._ledger.release(reservation)  # not written, so not sent: nobody else would end it
+            raise
         outcome.dispatched_ns = self._clock.boot_ns()
         try:
             if pump is not None and sink is not None:
@@ -204,14 +214,18 @@ class Executor:
         self._succeeded(candidate, reservation, outcome, result)
 
     def _start(
-        self, candidate: Feasible, request: RoutedRequest, outcome: Outcome, until: float, pump: Pump | None
+        self,
+        candidate: Feasible,
+        request: RoutedRequest,
+        outcome: Outcome,
+        body: Raw,
+        until: float,
+        pump: Pump | None,
     ) -> PluginCall:
         ref = candidate.ref
-        body = Raw(encode(upstream_body(candidate, request, outcome)))
-        left_ms = max(1, int((until - asyncio.get_running_loop().time()) * 1000))
         trace = f"{outcome.request_id:x}"
         if request.kind == "embedding":
-            embed = Embed(ref.provider, ref.model, body, deadline_ms=left_ms, trace_id=trace)
+            embed = Embed(ref.provider, ref.model, body, trace_id=trace)
             return self._hub.start_call(ref.provider, "embed", embed, deadline=until)
         generate = Generate(
             ref.provider,
@@ -219,7 +233,6 @@ class Executor:
             body,
             stream=request.stream,
             endpoint="completion" if request.kind == "completion" else "chat",
-            deadline_ms=left_ms,
             trace_id=trace,
         )
         on_events = pump.put if pump is not None else None
@@ -335,7 +348,9 @@ class Executor:
     def _observe(self, candidate: Feasible, reservation: Reservation, observations: list[Any]) -> None:
         if observations:
             ref = candidate.ref
-            self._ledger.observe(ref.provider, candidate.spec.account, ref.model, observations, as_of=reservation)
+            self._ledger.observe(
+                ref.provider, candidate.spec.account, candidate.known.id, observations, as_of=reservation
+            )
 
     def _later(self, work: Coroutine[Any, Any, None], where: set[asyncio.Task[None]]) -> None:
         task = asyncio.ensure_future(work)

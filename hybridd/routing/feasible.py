@@ -143,8 +143,6 @@ class Judge:
             if listed:
                 return Rejected(str(ref), f"{ref.provider} has no model '{ref.model}'", "unknown_model")
             known = KnownModel(ref.model, methods=("generate", "embed"))
-        if known.id != ref.model:
-            known = msgspec.structs.replace(known, id=ref.model)
         if request.method not in known.methods:
             return Rejected(str(ref), f"it cannot {request.method}", "unsupported")
         return known

@@ -107,7 +107,8 @@ class Router:
             self._catalogues.clear()
         else:
             self._catalogues.pop(provider, None)
-        self._ledger.configure(all_quotas(self.resolved, self._hub))
+        accounts = {spec.account for spec in self.resolved.providers.values()}
+        self._ledger.configure(all_quotas(self.resolved, self._hub), accounts)
 
     def catalogue(self, provider: str) -> Mapping[str, KnownModel]:
         """What configuration and plugin together know of a provider's models."""

@@ -1,4 +1,4 @@
-"""Every key of the mission's first block, flipped by a reload on one running daemon, changes what it is said to change."""
+"""Every key of the mission's first block, flipped by a reload of a running daemon, changes what it says it changes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pytest
 from tests.e2e.support import Events, error_of, provider_of, recorded, until, used
 from tests.fakes.upstream import SENTENCE, FakeUpstream, rule
 from tests.house import ROOT, House, lab
+
+# One daemon for the module: with pytest-xdist all of it runs in one worker.
+pytestmark = pytest.mark.xdist_group("e2e-config-keys")
 
 DEAR = {"price": {"input_per_million_usd": 10, "output_per_million_usd": 10}}
 CHEAP = {"price": {"input_per_million_usd": 1, "output_per_million_usd": 1}}
@@ -129,7 +132,7 @@ def test_cost_optimization(house, upstream, cost_optimization, chosen):
     ],
 )
 def test_the_answer_cache(house, upstream, changes, caches):
-    """An identical deterministic request is answered from memory, costs nothing and is not billed, unless switched off."""
+    """An identical deterministic request is answered from memory and costs nothing, unless that is switched off."""
     configure(house, upstream, changes)
     first, second = (house.chat("lab:dear", temperature=0) for _ in range(2))
     assert second.json()["choices"][0]["message"]["content"] == SENTENCE

@@ -17,6 +17,9 @@ from tests.e2e.support import Events, chat_bytes, connected, provider_of, until
 from tests.fakes.upstream import FakeUpstream, rule
 from tests.house import House, lab
 
+# One daemon for the module: with pytest-xdist all of it runs in one worker.
+pytestmark = pytest.mark.xdist_group("e2e-events")
+
 
 @pytest.fixture(scope="module")
 def upstream():

@@ -20,6 +20,9 @@ from tests.e2e.rude_plugin import ANSWERS, STARTS, USAGE
 from tests.e2e.support import QUOTAS, error_of, plugin_of, provider_of, quiet, recorded, until, used
 from tests.house import ROOT, House
 
+# One daemon for the module: with pytest-xdist all of it runs in one worker.
+pytestmark = pytest.mark.xdist_group("e2e-plugins-misbehave")
+
 PROGRAM = [sys.executable, "-W", "ignore", str(ROOT / "tests/e2e/rude_plugin.py")]
 MOST_TOKENS = 50
 
@@ -197,7 +200,7 @@ def test_a_bad_start(house, name):
 
 
 def test_the_breaker_opens(house):
-    """Five failures in ten minutes: the plugin is left alone, with its last words and an alert; a reload is the cure."""
+    """Five failures in ten minutes: it is left alone, with its last words and an alert; a reload is the cure."""
     view = until(lambda: (plugin := plugin_of(house, "exits-at-once"))["state"] == "failed" and plugin, 20)
     assert view["restarts"] == 5
     assert view["stderr"] == ["no licence file found"]

@@ -23,6 +23,11 @@ def house(upstream):
     config = {
         "providers": {
             "lab": lab(upstream.base_url, quotas=[{"unit": "total_tokens", "window": "60s", "limit": 1_000_000}]),
+            "suffixed": lab(
+                upstream.base_url,
+                models={"org/m": {"context": 8192}},
+                quotas=[{"unit": "requests", "window": "3600s", "limit": 1, "model": "org/m"}],
+            ),
             "spare": lab(upstream.base_url, models={"s1": {"context": 8192}}),
         },
         "tasks": {
@@ -217,3 +222,22 @@ def test_a_stream_that_breaks_ends_with_an_error_event(house, upstream):
         lines = [line for line in answer.iter_lines() if line]
     assert "error" in json.loads(lines[-1].removeprefix("data: "))
     assert "data: [DONE]" not in lines
+
+
+def test_a_suffix_does_not_escape_a_models_limit(house, upstream):
+    """``org/m:host`` is sent as it is and counts as ``org/m``."""
+    assert house.chat("suffixed:org/m:host").status_code == 200
+    assert upstream.log(bodies=True)[-1].body["model"] == "org/m:host"
+    refused = house.chat("suffixed:org/m:other")
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize("depth", [500, 900, 950, 990, 2000])
+def test_a_deeply_nested_body_costs_nothing(house, depth):
+    """However deep the body, the caller gets an answer or a 400, and no reservation is left behind."""
+    text = '{"model":"lab:m1","messages":[{"role":"user","content":"x"}],"metadata":' + "[" * depth + "]" * depth + "}"
+    answer = house.http.post("/v1/chat/completions", content=text)
+    assert answer.status_code in (200, 400), answer.text
+    limits = house.http.get("/v1/limits?provider=lab").json()["limits"]
+    assert [limit["reserved"] for limit in limits] == [0] * len(limits)

@@ -16,15 +16,21 @@ from tests.e2e.support import PRICED, QUOTAS, error_of, provider_of, recorded, u
 from tests.fakes.upstream import SENTENCE, FakeUpstream, rule
 from tests.house import House, lab
 
+# One daemon for the module: with pytest-xdist all of it runs in one worker.
+pytestmark = pytest.mark.xdist_group("e2e-upstream-errors")
+
 WAIT = 0.6  # the providers' timeout in seconds
 MOST_TOKENS = 50
 
 
 class Case(NamedTuple):
-    """``charge``: what is counted: ``request`` alone, ``all`` that was reserved, or the ``usage`` the answer reports.
+    """What an answer means.
+
+    ``charge``: what is counted: ``request`` alone, ``all`` that was reserved, or the ``usage`` the answer reports.
     ``rest``: who rests afterwards: nobody, the ``model`` (cooling), or the provider (``parked``, ``retired``).
-    ``retry``: bounds of Retry-After in seconds. ``fallback``: whether another provider may be asked. ``cut_stream``: the
-    stream had begun, so that its caller gets a 200 that ends with the error."""
+    ``retry``: bounds of Retry-After in seconds. ``fallback``: whether another provider may be asked.
+    ``cut_stream``: the stream had begun, so that its caller gets a 200 that ends with the error.
+    """
 
     behaviour: dict[str, Any]
     status: int

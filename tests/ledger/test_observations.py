@@ -214,6 +214,18 @@ async def test_a_learned_quota_follows_its_reports(house: Build) -> None:
     assert {q.key for q in it.ledger.quotas} == {"acc/requests/60s", "acc/concurrent/none"}
 
 
+async def test_what_was_learned_of_a_removed_account_is_forgotten(house: Build) -> None:
+    """With the account gone its learned limit goes too; with the account still there it stays."""
+    it = await house()
+    observe(it, said(1, limit=3, window="60s"))
+    it.ledger.configure([], {"acc"})
+    assert [q.key for q in it.ledger.quotas] == ["acc/requests/60s"]
+    it.ledger.configure([], {"other"})
+    assert it.ledger.quotas == []
+    it.ledger.configure([], {"acc"})
+    assert it.ledger.quotas == []
+
+
 async def test_a_configured_quota_takes_a_learned_ones_place(house: Build) -> None:
     """Once the user says it, the quota is theirs and goes when they remove it."""
     it = await house()

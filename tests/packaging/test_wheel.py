@@ -24,6 +24,10 @@ BUNDLED = "hybridd/_bundled"
 LEFT_OUT = ("hybridd", "__editable__", "_hybridd", "llama_cpp", "__pycache__")
 
 
+# One worker: the environment is made once.
+pytestmark = pytest.mark.xdist_group("wheel")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
