@@ -88,6 +88,8 @@ class Daemon:
         self._build()
         self._install_signals()
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._bound.socket]))
+        # Before the first request is read: one that waited in the socket's backlog must find its provider starting.
+        await self._hub.apply(self._resolved.providers)
         stopping = asyncio.ensure_future(self._stop.wait())
         # A long history takes seconds to read: meanwhile the socket answers, and calls are refused with that reason.
         recovery = asyncio.ensure_future(self._ledger.recover())
@@ -96,7 +98,7 @@ class Daemon:
             report = recovery.result()
             if report.unknown:
                 log.warning("calls of an unclean stop are counted in full", calls=report.unknown)
-            await self._open()
+            self._open()
         else:
             recovery.cancel()
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,8 +112,8 @@ class Daemon:
         await self._database.writer.barrier()
         return EXIT_OK
 
-    async def _open(self) -> None:
-        """What was spent is known: calls are taken, plugins start."""
+    def _open(self) -> None:
+        """What was spent is known: calls are taken."""
         self._ready = (True, "ready")
         self._monitor.start()
         self._pulse()
@@ -119,7 +121,6 @@ class Daemon:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 10, 10)
-        await self._hub.apply(self._resolved.providers)
         log.info("ready", version=__version__, socket=str(self._bound.path), state=str(locations.state_dir()))
         logs.notify("READY=1")
 

@@ -135,7 +135,7 @@ def test_json_lines_carry_level_logger_time_and_fields(output: Output) -> None:
     """Each line is one JSON object with event, level, logger, at and the given fields; libraries look the same."""
     output.configure()
     logs.get_logger("hybridd.x").info("ready", socket=Path("/run/s"), n=1)
-    logging.getLogger("uvicorn.error").info("Started %s", "server")
+    logging.getLogger("a.library").info("Started %s", "server")
     first, second = output.lines()
     assert {name: first[name] for name in ("event", "level", "logger", "n")} == {
         "event": "ready",
@@ -145,7 +145,7 @@ def test_json_lines_carry_level_logger_time_and_fields(output: Output) -> None:
     }
     assert first["at"].endswith("Z")
     assert "/run/s" in first["socket"]
-    assert (second["event"], second["level"], second["logger"]) == ("Started server", "info", "uvicorn.error")
+    assert (second["event"], second["level"], second["logger"]) == ("Started server", "info", "a.library")
 
 
 def test_levels_filter_and_change_at_run_time(output: Output) -> None:

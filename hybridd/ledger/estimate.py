@@ -18,6 +18,8 @@ TOKENS_PER_MESSAGE = 8
 """Role and separators of chat templates (OpenAI's cookbook counts 3 to 4; others need more)."""
 TOKENS_PER_IMAGE = 1_600
 """Above OpenAI's 1,105 for a 1024 x 1024 image in high detail and Anthropic's 1,568 for its largest."""
+MOST_TOKENS_PER_BYTE = 1.5
+"""No tokenizer needs more than a token for a byte; a host that claims more must not shut its model out by one figure."""
 MEMORY = 64
 """Older samples fade: the ratio follows the last few dozen calls."""
 BYTES_PER_TOKEN_ID = 4
@@ -51,7 +53,7 @@ class Ratio(msgspec.Struct, frozen=True):
         """With one more call, whose provider counted ``tokens``. Images and tiny prompts teach nothing."""
         if size.images or size.text_bytes < LEARN_FROM_BYTES or tokens <= 0:
             return self
-        seen = max(0, tokens - size.messages * TOKENS_PER_MESSAGE) / size.text_bytes
+        seen = min(MOST_TOKENS_PER_BYTE, max(0, tokens - size.messages * TOKENS_PER_MESSAGE) / size.text_bytes)
         samples = self.samples + 1
         weight = 1 / min(samples, MEMORY)
         if self.samples == 0:

@@ -78,8 +78,7 @@ def decision(
     elif not rejected:
         reason = "first candidate"
     else:
-        last = rejected[-1]
-        reason = f"fell back past {len(rejected)} candidate(s); {last.candidate}: {last.reason}"
+        reason = f"number {len(rejected) + 1} of {len(candidates)} candidates; those before it could not answer"
     return ModelChoice(
         task=task.name if task else None,
         chosen_model=str(chosen) if chosen else None,

@@ -16,7 +16,7 @@ from hybridd.providers import SpawnContext, Timing
 TIMING = Timing(
     initialize=1.0,
     start=6.0,
-    heartbeat=0.4,
+    heartbeat=1.0,
     deadline_grace=0.1,
     cancel=0.3,
     abandon=0.6,

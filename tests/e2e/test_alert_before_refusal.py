@@ -13,9 +13,6 @@ from tests.e2e.support import Events, chat_bytes, connected, until
 from tests.fakes.upstream import FakeUpstream
 from tests.house import House, lab
 
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-alert-before-refusal")
-
 LIMITS: dict[str, list[dict[str, Any]]] = {
     "requests": [{"unit": "requests", "window": "3600s", "limit": 12}],
     "buffered": [{"unit": "requests", "window": "3600s", "limit": 20, "buffer": 5}],

@@ -30,9 +30,6 @@ from tests.e2e.support import (
 from tests.fakes.upstream import FakeUpstream, rule
 from tests.house import House, lab
 
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-clients-misbehave")
-
 SLOW = {"delay_s": 30}
 DRIP = {"chunks": 5000, "chunk_interval_s": 0.02}
 

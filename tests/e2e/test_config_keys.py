@@ -12,9 +12,6 @@ from tests.e2e.support import Events, error_of, provider_of, recorded, until, us
 from tests.fakes.upstream import SENTENCE, FakeUpstream, rule
 from tests.house import ROOT, House, lab
 
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-config-keys")
-
 DEAR = {"price": {"input_per_million_usd": 10, "output_per_million_usd": 10}}
 CHEAP = {"price": {"input_per_million_usd": 1, "output_per_million_usd": 1}}
 GITHUB = {"api_key": {"env": "GITHUB_TOKEN"}}

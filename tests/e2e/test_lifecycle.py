@@ -38,9 +38,6 @@ from tests.e2e.support import (
 from tests.fakes.upstream import SENTENCE, FakeUpstream, rule
 from tests.house import House, lab
 
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-lifecycle")
-
 EXIT_CONFIG, EXIT_STATE = 3, 7
 
 

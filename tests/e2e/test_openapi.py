@@ -13,9 +13,6 @@ from hybridd.contracts.protocol import ErrorKind
 from tests.e2e.support import error_of
 from tests.house import ROOT, House
 
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-openapi")
-
 METHODS = {"get", "post"}
 DOCS = ROOT / "docs" / "api.md"
 

@@ -20,9 +20,6 @@ from tests.e2e.rude_plugin import ANSWERS, STARTS, USAGE
 from tests.e2e.support import QUOTAS, error_of, plugin_of, provider_of, quiet, recorded, until, used
 from tests.house import ROOT, House
 
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-plugins-misbehave")
-
 PROGRAM = [sys.executable, "-W", "ignore", str(ROOT / "tests/e2e/rude_plugin.py")]
 MOST_TOKENS = 50
 

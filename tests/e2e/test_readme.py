@@ -11,9 +11,6 @@ import pytest
 
 from tests.house import ROOT, House
 
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-readme")
-
 MARK = "<!-- run by tests/e2e/test_readme.py -->\n```sh\n"
 
 

@@ -23,9 +23,6 @@ PROMPT = "canary-prompt-about-the-merger"
 DUMP = """
 import json, os, sys
 from hybridd.plugin import Provider, run
-
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-secrets")
 with open(sys.argv[1], "w") as file:
     json.dump({"environ": dict(os.environ), "argv": sys.argv}, file)
 class Dump(Provider):

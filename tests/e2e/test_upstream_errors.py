@@ -12,12 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.e2e.support import PRICED, QUOTAS, error_of, provider_of, recorded, used
+from tests.e2e.support import PRICED, QUOTAS, error_of, provider_of, recorded, until, used
 from tests.fakes.upstream import SENTENCE, FakeUpstream, rule
 from tests.house import House, lab
-
-# One daemon for the module: with pytest-xdist all of it runs in one worker.
-pytestmark = pytest.mark.xdist_group("e2e-upstream-errors")
 
 WAIT = 0.6  # the providers' timeout in seconds
 MOST_TOKENS = 50
@@ -290,8 +287,8 @@ def test_a_retired_provider_is_never_asked_again(house, upstream):
     assert (again.status_code, error_of(again)["code"]) == (503, "no_feasible_provider")
     assert "retry-after" not in again.headers
     assert upstream.count(60, model="410.").total == before
-    alerts = house.http.get("/v1/alerts").json()["alerts"]
-    assert [one["name"] for one in alerts if one["provider"] == "c410"] == ["ProviderRetired"]
+    alerts = until(lambda: [one for one in house.http.get("/v1/alerts").json()["alerts"] if one["provider"] == "c410"])
+    assert [one["name"] for one in alerts] == ["ProviderRetired"]
     assert not [model for model in house.http.get("/v1/models").json()["data"] if model["owned_by"] == "c410"]
 
 
