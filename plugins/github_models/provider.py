@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from yarl import URL
 
 from hybridd.plugin import CallFailure, Observation, ProbeResult
 from plugins.openai_compatible import headers, hints, text
@@ -71,7 +70,7 @@ class GithubModels(HostProvider):
             return []
         try:
             async with asyncio.timeout(5.0):
-                status, body = await self.fetch(URL(str(url)), _MAX_LIMIT_BYTES, own=False)
+                status, body = await self.fetch(self._upstream.address(str(url)), _MAX_LIMIT_BYTES, own=False)
             return core_limit(msgspec.json.decode(body), time.time()) if status == 200 else []
         except (CallFailure, TimeoutError, ValueError, RecursionError) as error:
             self.log("debug", f"rate limit not read: {text.clean(str(error), self._secrets)}")

@@ -11,7 +11,8 @@ from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from plugins.openai_compatible.http1 import MAX_HEADER_BYTES, ConnectFailed, Connection, head
+from plugins.openai_compatible.http1 import MAX_HEADER_BYTES, Connection, head
+from plugins.openai_compatible.response import ConnectFailed
 
 NEXT_ADDRESS_SECONDS = 0.25
 NAME_SECONDS = 60.0
@@ -136,6 +137,7 @@ class Dialer:
         task = self._lookup
         if task is None or (task.done() and (task.cancelled() or task.exception() or self._aged(loop))):
             task = self._lookup = loop.create_task(_look_up(loop, host, port))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, should nobody wait for it
             self._looked_at = loop.time()
         return await asyncio.shield(task)  # others may be waiting for the same lookup
 
@@ -145,7 +147,7 @@ class Dialer:
 
 async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[_Address]:
     """The addresses in the order to try them: the system's, with the two families in turn."""
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     first = [one for one in found if one[0] == found[0][0]]
     other = [one for one in found if one[0] != found[0][0]]
     return [one for one in chain.from_iterable(zip_longest(first, other)) if one is not None]
@@ -169,10 +171,12 @@ async def _first(addresses: Sequence[_Address]) -> socket.socket:
             done, tried = await asyncio.wait(
                 tried, timeout=NEXT_ADDRESS_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
-            for task in done:
-                if task.exception() is None:
-                    return task.result()
-                failure = failure or task.exception()
+            failure = failure or next((task.exception() for task in done if task.exception()), None)
+            open_now = [task.result() for task in done if not task.exception()]
+            for line in open_now[1:]:
+                line.close()
+            if open_now:
+                return open_now[0]
     finally:
         for task in tried:
             task.add_done_callback(_discard)

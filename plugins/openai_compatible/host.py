@@ -14,9 +14,7 @@ import contextlib
 import time
 from typing import Any
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from hybridd.plugin import (
     CallFailure,
@@ -28,12 +26,20 @@ from hybridd.plugin import (
 )
 from hybridd.plugin.runtime import PluginError
 from plugins.openai_compatible import catalogue, classify, headers, text
-from plugins.openai_compatible.upstream import Connections, Upstream, checked_url, read_body, read_error_body
+from plugins.openai_compatible.response import HttpError, Response
+from plugins.openai_compatible.upstream import (
+    Address,
+    Connections,
+    Upstream,
+    checked_url,
+    read_body,
+    read_error_body,
+)
 
 LIST_SECONDS = 5.0
 FIRST_LIST_SECONDS = 1.0
 MAX_LIST_BYTES = 8 * 1024 * 1024
-BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
+BROKEN = (HttpError, OSError, TimeoutError)
 
 
 class Host(Provider):
@@ -60,7 +66,7 @@ class Host(Provider):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looked = asyncio.Event()
         self._upstream: Upstream | None = None
-        self._urls: dict[str, URL] = {}
+        self._urls: dict[str, Address] = {}
 
     # where a subclass speaks another dialect
 
@@ -97,13 +103,21 @@ class Host(Provider):
         if key is not None:
             self._secrets = (key,)
             sent[self._auth_header] = f"Bearer {key}" if self._auth_header.lower() == "authorization" else key
-        self._upstream = Upstream(
-            base_url,
-            sent,
-            connect_seconds=float(self.settings.get("connect_timeout_seconds") or 5.0),
-            connections=self._connections,
-        )
-        self._urls = {endpoint: self._upstream.url(path) for endpoint, path in self.paths().items()}
+        upstream: Upstream | None = None
+        try:
+            upstream = Upstream(
+                base_url,
+                sent,
+                connect_seconds=float(self.settings.get("connect_timeout_seconds") or 5.0),
+                connections=self._connections,
+            )
+            self._urls = {endpoint: upstream.url(path) for endpoint, path in self.paths().items()}
+        except ValueError as error:
+            self.state, self.reason = "not_configured", text.clean(str(error), self._secrets)
+            if upstream is not None:
+                await upstream.close()
+            return
+        self._upstream = upstream
         await self.first_look()
 
     async def first_look(self) -> None:
@@ -140,10 +154,10 @@ class Host(Provider):
             raise CallFailure("unsupported" if self._upstream else "auth", reason, sent="no")
         return self._upstream
 
-    async def _refusal(self, response: aiohttp.ClientResponse, model: str | None) -> CallFailure:
+    async def _refusal(self, response: Response, model: str | None) -> CallFailure:
         failure = classify.failure(
             response.status,
-            {name.lower(): value for name, value in response.headers.items()},
+            response.headers,
             await read_error_body(response),
             now=time.time(),
             dialect=self.dialect,
@@ -192,7 +206,7 @@ class Host(Provider):
             self.state, self.reason = "ready", ""
         return problem
 
-    async def fetch(self, url: URL, limit: int, *, own: bool = True) -> tuple[int, bytes]:
+    async def fetch(self, url: Address, limit: int, *, own: bool = True) -> tuple[int, bytes]:
         """One unmetered GET. Observations in its headers are reported. ``own``: the address belongs to the provider, so
         that a retirement there is the provider's.
 
@@ -200,7 +214,7 @@ class Host(Provider):
             CallFailure: unreachable, cut, too large; or retired.
         """
         upstream = self._ready("models")
-        response: aiohttp.ClientResponse | None = None
+        response: Response | None = None
         try:
             async with asyncio.timeout(LIST_SECONDS):
                 response = await upstream.get(url, LIST_SECONDS)

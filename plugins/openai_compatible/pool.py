@@ -7,6 +7,7 @@ import ssl
 
 from plugins.openai_compatible.connect import Dialer, Route
 from plugins.openai_compatible.http1 import Connection
+from plugins.openai_compatible.response import ConnectFailed
 
 # Below the 60 s after which common load balancers hang up: a call must not meet the host's own clock.
 KEEPALIVE_SECONDS = 55.0
@@ -40,6 +41,9 @@ class Pool:
         """
         connection = Connection(asyncio.get_running_loop(), self)
         await self._dialer.open(connection, seconds)
+        if self._closed or connection.closing:
+            connection.abort()
+            raise ConnectFailed("the connection was closed as soon as it was open")
         self._all.add(connection)
         return connection
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-import aiohttp
-
 from hybridd.plugin import Request, Result, Stream, Usage
 from plugins.openai_compatible import answers, classify, headers
 from plugins.openai_compatible.host import BROKEN, Host
 from plugins.openai_compatible.relay import Relay, drain
+from plugins.openai_compatible.response import Response
 from plugins.openai_compatible.upstream import read_body
 
 
@@ -28,7 +27,7 @@ class HostProvider(Host):
     async def _whole(self, request: Request, endpoint: str, member: str) -> Result:
         upstream, url, seconds = self._ready(endpoint), self._urls[endpoint], self._seconds(request)
         began = time.perf_counter()
-        response: aiohttp.ClientResponse | None = None
+        response: Response | None = None
         try:
             async with asyncio.timeout(seconds):
                 response = await upstream.post(url, request.raw, seconds)
@@ -47,7 +46,7 @@ class HostProvider(Host):
         upstream, url, seconds = self._ready(request.endpoint), self._urls[request.endpoint], self._seconds(request)
         body = answers.asking_for_usage(request.raw) if self._stream_usage else request.raw
         began = time.perf_counter()
-        response: aiohttp.ClientResponse | None = None
+        response: Response | None = None
         complete = False
         try:
             async with asyncio.timeout(seconds):
@@ -59,30 +58,26 @@ class HostProvider(Host):
                     # The host does not stream, or has an error to tell under a 200.
                     return self._finished(response, await read_body(response), "choices", began, first)
                 relay = Relay(stream, self._secrets)
-                await relay.run(response.content)
+                await relay.run(response)
                 complete = True
         except BROKEN as error:
             raise upstream.lost(error, answered=response is not None, seconds=seconds) from None
         finally:
-            if response is not None and complete and not response.content.at_eof():
+            if response is not None and complete and not response.at_eof():
                 # Only the terminating chunk is missing: once read, the connection can be used again.
                 self._spawn(drain(response))
             elif response is not None:
                 response.close()
         return self._result(response, None, relay.usage, began, first)
 
-    def _finished(
-        self, response: aiohttp.ClientResponse, body: bytes, member: str, began: float, first: float
-    ) -> Result:
+    def _finished(self, response: Response, body: bytes, member: str, began: float, first: float) -> Result:
         try:
             body, used = answers.whole(body, member)
         except answers.InBandError as error:
             raise classify.in_band(error.error, now=time.time(), secrets=self._secrets) from None
         return self._result(response, body, used, began, first)
 
-    def _result(
-        self, response: aiohttp.ClientResponse, body: bytes | None, used: Usage | None, began: float, first: float
-    ) -> Result:
+    def _result(self, response: Response, body: bytes | None, used: Usage | None, began: float, first: float) -> Result:
         return Result(
             body,
             usage=used,

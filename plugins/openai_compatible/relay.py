@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import aiohttp
-
 from hybridd.plugin import CallFailure, Stream, Usage
 from plugins.openai_compatible import answers, classify, sse, text
+from plugins.openai_compatible.response import HttpError, Response
 
 DRAIN_SECONDS = 1.0
 DRAIN_BYTES = 64 * 1024
@@ -27,7 +26,7 @@ class Relay:
     def usage(self) -> Usage | None:
         return self._state.usage
 
-    async def run(self, content: aiohttp.StreamReader) -> None:
+    async def run(self, content: Response) -> None:
         """Until ``[DONE]``, or an end after every choice has given its ``finish_reason``.
 
         Raises:
@@ -37,7 +36,7 @@ class Relay:
         while not parser.done:
             try:
                 data = await content.readany()
-            except (aiohttp.ClientError, ConnectionError) as error:
+            except HttpError as error:
                 broken = text.clean(str(error), limit=120) or type(error).__name__
                 break
             if not data:
@@ -79,14 +78,14 @@ class Relay:
         return CallFailure("bad_response", message, sent="yes", usage=self.usage)
 
 
-async def drain(response: aiohttp.ClientResponse) -> None:
+async def drain(response: Response) -> None:
     """Reads what little follows a complete stream, so that its connection goes back to the pool; within bounds."""
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             size = 0
-            while size < DRAIN_BYTES and (data := await response.content.readany()):
+            while size < DRAIN_BYTES and (data := await response.readany()):
                 size += len(data)
-    except (aiohttp.ClientError, OSError):
+    except (HttpError, OSError):
         return  # the answer was complete: all that is lost is a connection
     finally:
         response.close()

@@ -221,3 +221,10 @@ def test_texts() -> None:
     assert [wait_text(seconds * 10**9) for seconds in (0, 5, 600, 9_000, 400_000)] == [
         "in 0 s", "in 5 s", "in 10 min", "in 2 h 30 min", "in 4 days 15 h",
     ]  # fmt: skip
+
+
+def test_one_absurd_figure_does_not_shut_a_model_out() -> None:
+    """A host that claims 410,000 tokens for 200 bytes teaches at most what any tokenizer could need."""
+    size = PromptSize(200)
+    learned = Ratio().learn(size, 410_000)
+    assert input_tokens(size, learned) <= 2 * 200
