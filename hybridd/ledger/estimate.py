@@ -19,7 +19,7 @@ TOKENS_PER_MESSAGE = 8
 TOKENS_PER_IMAGE = 1_600
 """Above OpenAI's 1,105 for a 1024 x 1024 image in high detail and Anthropic's 1,568 for its largest."""
 MOST_TOKENS_PER_BYTE = 1.5
-"""No tokenizer needs more than a token for a byte; a host that claims more must not shut its model out by one figure."""
+"""No tokenizer needs more than a token for a byte: a host that claims more must not shut its model out."""
 MEMORY = 64
 """Older samples fade: the ratio follows the last few dozen calls."""
 BYTES_PER_TOKEN_ID = 4

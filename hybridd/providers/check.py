@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -25,11 +25,12 @@ from hybridd.config.resolved import ProviderSpec
 from hybridd.contracts import protocol as wire
 from hybridd.errors import EXIT_FAILURE, EXIT_OK, HybriddError, InvalidRequest
 from hybridd.providers.calls import CallFailed, OnEvents, PluginCall
+from hybridd.providers.check_report import Report, Rule, command_for, render
 from hybridd.providers.check_server import CheckLink
 from hybridd.providers.hub import Hub
 from hybridd.providers.link import Timing
 from hybridd.providers.session import Session
-from hybridd.providers.spawn import SpawnContext, is_bundled
+from hybridd.providers.spawn import SpawnContext
 
 NAME = "checked"
 CALL_SECONDS = 30.0
@@ -39,26 +40,6 @@ RUNNING_SECONDS = 0.05
 # A provider that is not set up answers with one of these: nothing is wrong with its protocol.
 NOT_TRIED = frozenset({"auth", "payment", "forbidden", "gone", "rate_limited", "unavailable", "not_found", "timeout"})
 
-Verdict = Literal["pass", "fail", "skip"]
-
-
-class Rule(msgspec.Struct, frozen=True):
-    name: str
-    verdict: Verdict
-    reason: str = ""
-
-
-class Report(msgspec.Struct):
-    """``rules`` in the order they were tried; ``stderr`` is the end of what the program wrote there."""
-
-    command: list[str]
-    rules: list[Rule] = []
-    stderr: list[str] = []
-
-    @property
-    def ok(self) -> bool:
-        return all(rule.verdict != "fail" for rule in self.rules)
-
 
 class Broken(Exception):
     """A rule was broken; the message says how."""
@@ -66,30 +47,6 @@ class Broken(Exception):
 
 class Skipped(Exception):
     """A rule could not be tried; the message says why."""
-
-
-def command_for(target: str | Path | Sequence[str]) -> list[str]:
-    """The program behind a path: a Python file or package is run with this interpreter, anything else as it is.
-
-    Raises:
-        ValueError: there is nothing to run.
-    """
-    if not isinstance(target, str | Path):
-        return list(target)
-    path = Path(target)
-    if not path.exists() and is_bundled(str(target)):
-        return [sys.executable, "-m", f"plugins.{target}"]
-    if path.is_dir():
-        if not (path / "__main__.py").is_file():
-            raise ValueError(f"{path} is a folder without __main__.py")
-        return [sys.executable, str(path.resolve())]
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    if path.suffix == ".py":
-        return [sys.executable, str(path.resolve())]
-    if not os.access(path, os.X_OK):
-        raise ValueError(f"{path} is not executable")
-    return [str(path.resolve())]
 
 
 async def check(
@@ -390,18 +347,6 @@ class _Run:
             await call.result()
         except CallFailed:
             return
-
-
-def render(report: Report) -> str:
-    marks = {"pass": "ok  ", "fail": "FAIL", "skip": "skip"}
-    lines = [f"{' '.join(report.command)}", ""]
-    lines += [
-        f"  {marks[rule.verdict]}  {rule.name}{': ' + rule.reason if rule.reason else ''}" for rule in report.rules
-    ]
-    if not report.ok and report.stderr:
-        lines += ["", "  the end of its standard error:", *(f"    {line}" for line in report.stderr[-10:])]
-    lines += ["", "It keeps the protocol." if report.ok else "It breaks the protocol."]
-    return "\n".join(lines) + "\n"
 
 
 def main(path: str | Path | Sequence[str], as_json: bool = False) -> int:

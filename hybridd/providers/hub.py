@@ -19,22 +19,19 @@ from hybridd.bus import EventBus
 from hybridd.clocks import NS, Clock
 from hybridd.config.resolved import ProviderSpec
 from hybridd.contracts import protocol as wire
-from hybridd.contracts.views import ModelView, PluginView, ProviderView
+from hybridd.contracts.views import PluginView, ProviderView
 from hybridd.errors import DeadlineExceeded, ProviderError
 from hybridd.providers.calls import OnEvents, PluginCall, failed_call
 from hybridd.providers.link import Link, Peer
+from hybridd.providers.messages import Refused
 from hybridd.providers.process import PluginProcess
-from hybridd.providers.registry import RESERVED, ProviderRuntime, unusable
-from hybridd.providers.session import TOLD_CHARACTERS, Refused, Session
+from hybridd.providers.registry import ProviderRuntime, check_claim, unusable
+from hybridd.providers.session import TOLD_CHARACTERS, Session
 from hybridd.providers.spawn import SpawnContext, is_spawned, plans
+from hybridd.providers.views import provider_view, session_view, unnamed
 from hybridd.providers.watch import watch_death
 
 logger = logging.getLogger("hybridd.providers")
-
-# Names on one connection, beyond those of the configuration: a plugin that registers without end fills no memory.
-MAX_PROVIDERS = 256
-# How the level of a plugin's `log` message is written here.
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class Hub:
@@ -160,7 +157,8 @@ class Hub:
     def register(self, session: Session, params: wire.Register) -> wire.Ping:
         """Binds a provider name to a connection; again from the same instance replaces models and quotas."""
         name = params.provider
-        self._may_register(session, name)
+        own = session.process is not None and self.process_of(name) is session.process
+        check_claim(session, name, self._specs.get(name), self._runtimes.get(name), own=own)
         reason = unusable(params)
         if reason is not None:
             raise Refused(wire.INVALID_PARAMS, f"provider/register {name}: {reason}", fatal=False)
@@ -176,31 +174,10 @@ class Hub:
         if session.process is not None:
             session.process.registered()
         if newly and name not in self._specs:
-            logger.warning("plugin %s is %s", session.label, self._unnamed(session))
+            logger.warning("plugin %s is %s", session.label, unnamed(session, self._specs))
         self._refresh(runtime)
         self._tell(self.on_registered, name)
         return wire.Ping()
-
-    def _may_register(self, session: Session, name: str) -> None:
-        spec = self._specs.get(name)
-        if spec is None and name not in session.providers and len(session.providers) >= MAX_PROVIDERS:
-            raise Refused(wire.INVALID_PARAMS, f"a connection registers at most {MAX_PROVIDERS} providers", fatal=False)
-        if spec is not None and is_spawned(spec):
-            if session.process is None or self.process_of(name) is not session.process:
-                raise Refused(
-                    wire.NAME_TAKEN,
-                    f"the configuration gives the name {name!r} to a plugin that the daemon starts",
-                    fatal=False,
-                )
-            return
-        if spec is None and name in RESERVED:
-            raise Refused(wire.NAME_TAKEN, f"{name!r} is a reserved name", fatal=False)
-        if spec is not None and not spec.enabled:
-            raise Refused(wire.NAME_TAKEN, f"provider {name!r} is disabled in the configuration", fatal=False)
-        runtime = self._runtimes.get(name)
-        holder = runtime.session if runtime is not None else None
-        if holder is not None and holder is not session and holder.instance_id != session.instance_id:
-            raise Refused(wire.NAME_TAKEN, f"{name!r} is registered by {holder.label}", fatal=False)
 
     def process_of(self, name: str) -> PluginProcess | None:
         return next((one for one in self._processes.values() if name in one.plan.config), None)
@@ -253,7 +230,7 @@ class Hub:
         name = session.info.name if session.info is not None else "plugin"
         fields = " ".join(f"{key}={value}" for key, value in entry.fields.items())
         said = f"{entry.message} {fields}".strip()[:TOLD_CHARACTERS]
-        logging.getLogger(f"hybridd.plugin.{name}").log(LEVELS[entry.level], "%s", said)
+        logging.getLogger(f"hybridd.plugin.{name}").log(logging.getLevelNamesMapping()[entry.level.upper()], "%s", said)
 
     def plugin_progress(self, session: Session, progress: wire.Progress) -> None:
         if self._bus.wanted("plugin"):
@@ -333,52 +310,17 @@ class Hub:
     # views
 
     def plugin_views(self) -> list[PluginView]:
-        views = [process.view(sorted(process.plan.config)) for process in self._processes.values()]
-        for session in self._sessions:
-            if session.process is None and session.info is not None:
-                views.append(
-                    PluginView(
-                        name=session.info.name,
-                        state="ready" if session.providers else "starting",
-                        pid=session.peer.pid,
-                        restarts=0,
-                        providers=sorted(session.providers),
-                        since=session.since,
-                        version=session.info.version,
-                        reason=session.degraded or self._unnamed(session),
-                    )
-                )
-        return sorted(views, key=lambda view: view.name)
-
-    def _unnamed(self, session: Session) -> str:
-        names = ", ".join(sorted(name for name in session.providers if name not in self._specs))
-        return f"never chosen, because the configuration does not name it under providers: {names}" if names else ""
+        own = [process.view(sorted(process.plan.config)) for process in self._processes.values()]
+        foreign = [
+            session_view(session, self._specs)
+            for session in self._sessions
+            if session.process is None and session.info is not None
+        ]
+        return sorted([*own, *foreign], key=lambda view: view.name)
 
     def provider_views(self) -> list[ProviderView]:
         """As the plugin side sees them (cooldowns are the router's)."""
-        return [self._provider_view(runtime) for _, runtime in sorted(self._runtimes.items())]
-
-    def _provider_view(self, runtime: ProviderRuntime) -> ProviderView:
-        spec = runtime.spec
-        return ProviderView(
-            name=runtime.name,
-            plugin=spec.plugin if spec is not None else "",
-            state=runtime.state,
-            reason=runtime.reason,
-            models=[
-                ModelView(
-                    id=model.id,
-                    context=model.context,
-                    tasks=model.tasks,
-                    price=msgspec.to_builtins(model.price) if model.price is not None else None,
-                    shutdown_date=model.shutdown_date,
-                )
-                for model in runtime.models.values()
-            ],
-            account=spec.account if spec is not None else runtime.name,
-            since=runtime.since,
-            in_flight=runtime.in_flight,
-        )
+        return [provider_view(runtime) for _, runtime in sorted(self._runtimes.items())]
 
     # inside
 
@@ -446,7 +388,7 @@ class Hub:
             return
         self._tell(self.on_state, runtime.name)
         if self._bus.wanted("provider"):
-            self._bus.publish("provider", {"key": runtime.name, "provider": self._provider_view(runtime)})
+            self._bus.publish("provider", {"key": runtime.name, "provider": provider_view(runtime)})
 
     @staticmethod
     def _tell(listeners: list[Callable[..., object]], *arguments: Any) -> None:

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hybridd.config.resolved import ProviderSpec
+from hybridd.contracts import protocol as wire
 from hybridd.contracts.protocol import ModelInfo, QuotaInfo, Register
 from hybridd.contracts.quotas import Window
 from hybridd.contracts.views import ProviderStateName
+from hybridd.providers.messages import Refused
 from hybridd.providers.process import PluginProcess
 from hybridd.providers.session import Session
+from hybridd.providers.spawn import is_spawned
 
+# Names on one connection, beyond those of the configuration: a plugin that registers without end fills no memory.
+MAX_PROVIDERS = 256
 RESERVED = frozenset({"auto", "task", "local", "specialists"})
 
 
@@ -112,3 +117,28 @@ def unusable(params: Register) -> str | None:
         if not 0 <= quota.buffer <= quota.limit < float("inf"):
             return f"quota {quota.unit}: limit {quota.limit} and buffer {quota.buffer} do not fit"
     return None
+
+
+def check_claim(
+    session: Session, name: str, spec: ProviderSpec | None, runtime: ProviderRuntime | None, *, own: bool
+) -> None:
+    """May this connection register ``name``? ``own``: it is the process that the daemon started for it.
+
+    Raises:
+        Refused: the name is somebody else's, reserved or disabled, or the connection has registered too many.
+    """
+    if spec is None and name not in session.providers and len(session.providers) >= MAX_PROVIDERS:
+        raise Refused(wire.INVALID_PARAMS, f"a connection registers at most {MAX_PROVIDERS} providers", fatal=False)
+    holder = runtime.session if runtime is not None else None
+    taken = ""
+    if spec is not None and is_spawned(spec):
+        if not own:
+            taken = f"the configuration gives the name {name!r} to a plugin that the daemon starts"
+    elif spec is None and name in RESERVED:
+        taken = f"{name!r} is a reserved name"
+    elif spec is not None and not spec.enabled:
+        taken = f"provider {name!r} is disabled in the configuration"
+    elif holder is not None and holder is not session and holder.instance_id != session.instance_id:
+        taken = f"{name!r} is registered by {holder.label}"
+    if taken:
+        raise Refused(wire.NAME_TAKEN, taken, fatal=False)

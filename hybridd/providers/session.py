@@ -14,15 +14,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Raw, UnsetType
+from msgspec import Raw
 
 from hybridd.contracts import protocol as wire
+from hybridd.providers import messages
 from hybridd.providers.calls import CallFailed, OnEvents, PluginCall, failed_call
 from hybridd.providers.limits import RateCap
 from hybridd.providers.link import Link, Peer, Timing
+from hybridd.providers.messages import Refused, Violation, named
 from hybridd.providers.watch import DeathWatch
 
 if TYPE_CHECKING:
@@ -36,36 +38,9 @@ MAX_NOTIFICATION_BYTES = 8 * 1024 * 1024
 # Of what a plugin says for people: beyond these a second, `log` and `progress` are left out; a text is cut there.
 TOLD_PER_SECOND = 200
 TOLD_CHARACTERS = 2000
-OPENING_BRACE = 0x7B
 PROBE = "probe"
 PING = "ping"
 SHUTDOWN = "shutdown"
-
-_envelope = msgspec.json.Decoder(wire.Envelope).decode
-_chunk = msgspec.json.Decoder(wire.Chunk).decode
-_call_result = msgspec.json.Decoder(wire.CallResult).decode
-_probe_result = msgspec.json.Decoder(wire.ProbeResult).decode
-_call_error = msgspec.json.Decoder(wire.CallError).decode
-_initialize = msgspec.json.Decoder(wire.Initialize).decode
-_register = msgspec.json.Decoder(wire.Register).decode
-_observed = msgspec.json.Decoder(wire.Observed).decode
-_log = msgspec.json.Decoder(wire.Log).decode
-_progress = msgspec.json.Decoder(wire.Progress).decode
-
-
-class Violation(Exception):
-    """The plugin broke the protocol; the message is the reason it is dropped with."""
-
-
-class Refused(Exception):
-    """A request of the plugin is answered with an error. ``fatal``: and the connection is closed."""
-
-    def __init__(self, code: int, message: str, *, data: Any = None, fatal: bool = True) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.data = data
-        self.fatal = fatal
 
 
 class Session:
@@ -110,7 +85,7 @@ class Session:
         try:
             if not data.isascii():
                 str(data, "utf-8")
-            message = _envelope(data)
+            message = messages.envelope(data)
             if message.method is None:
                 self._on_answer(message)
             else:
@@ -248,31 +223,20 @@ class Session:
 
     def _outcome(self, call: PluginCall, message: wire.Envelope) -> wire.CallResult | wire.ProbeResult | CallFailed:
         if message.error is not None:
-            return CallFailed(_error_of(message.error), message.error.message[:2000])
+            return CallFailed(messages.error_of(message.error), message.error.message[:2000])
         method = call.method
         if method == PROBE:
-            return _probe_result(message.result)
+            return messages.probe_result(message.result)
         if method in (PING, SHUTDOWN):
             self._misses = 0
             self._set_degraded("")
             return wire.ProbeResult()
-        result = _call_result(message.result)
-        body = result.body
-        if call.on_events is None and (isinstance(body, UnsetType) or memoryview(body)[0] != OPENING_BRACE):
-            what = "without a body" if isinstance(body, UnsetType) else "with a body that is not a JSON object"
-            return CallFailed(
-                wire.CallError(kind="bad_response", sent="yes", usage=result.usage),
-                f"{self.label} answered {method} {what}",
-            )
-        if call.on_events is not None and call.seq == 0:
-            error = wire.CallError(kind="bad_response", sent="yes", usage=result.usage)
-            return CallFailed(error, f"{self.label} answered a stream without an event")
-        return result
+        return messages.result_of(call, message, self.label)
 
     def _on_plugin_message(self, message: wire.Envelope, size: int) -> None:
         method = message.method
         if method == "stream/chunk":
-            self._on_chunk(_chunk(message.params))
+            self._on_chunk(messages.chunk(message.params))
             return
         if size > MAX_NOTIFICATION_BYTES:
             raise Violation(f"a {method} message of {size} bytes (at most {MAX_NOTIFICATION_BYTES})")
@@ -285,16 +249,16 @@ class Session:
         elif self.info is None:
             raise Violation(f"{method} before initialize")
         elif method == "limits/observed":
-            observed = _observed(message.params)
+            observed = messages.observed(message.params)
             if observed.provider not in self.providers:
                 raise Violation(f"limits/observed for {observed.provider!r}, which it has not registered")
             self._hub.observed(observed.provider, observed.observations)
         elif method == "log":
-            entry = _log(message.params)
+            entry = messages.log(message.params)
             if self._told.allow():
                 self._hub.plugin_log(self, entry)
         elif method == "progress":
-            progress = _progress(message.params)
+            progress = messages.progress(message.params)
             if self._told.allow():
                 self._hub.plugin_progress(self, progress)
         # An unknown notification is ignored: a newer plugin may say more than we know.
@@ -302,13 +266,13 @@ class Session:
     def _on_request(self, message: wire.Envelope) -> None:
         try:
             if message.method == "initialize":
-                answer: wire.Message = self._on_initialize(_initialize(message.params))
+                answer: wire.Message = self._on_initialize(messages.initialize(message.params))
             elif self.info is None:
-                raise Refused(wire.NOT_INITIALIZED, f"{_named(message.method)} before initialize")
+                raise Refused(wire.NOT_INITIALIZED, f"{named(message.method)} before initialize")
             elif message.method == "provider/register":
-                answer = self._hub.register(self, _register(message.params))
+                answer = self._hub.register(self, messages.register(message.params))
             else:
-                raise Refused(wire.METHOD_NOT_FOUND, f"unknown method {_named(message.method)}", fatal=False)
+                raise Refused(wire.METHOD_NOT_FOUND, f"unknown method {named(message.method)}", fatal=False)
         except msgspec.ValidationError as error:
             refusal = Refused(wire.INVALID_PARAMS, f"{message.method}: {error}", fatal=self.info is None)
             self._refuse(message.id, refusal)
@@ -336,26 +300,9 @@ class Session:
         return result
 
     def _on_chunk(self, chunk: wire.Chunk) -> None:
-        call = self.calls.get(chunk.id)
-        if call is None:
-            raise Violation(f"a chunk for the unknown or already answered request {chunk.id}")
-        if call.on_events is None:
-            raise Violation(f"a chunk for request {chunk.id}, which does not stream")
-        if chunk.seq != call.seq:
-            raise Violation(f"chunk {chunk.seq} of request {chunk.id} where {call.seq} was due")
-        events = chunk.events
-        if not events:
-            raise Violation(f"chunk {chunk.seq} of request {chunk.id} has no events")
-        call.seq += 1
-        size = sum(map(len, events))
-        if call.credit <= 0 or (size > call.credit and len(events) > 1):
-            raise Violation(f"request {chunk.id}: {size} bytes of events with a credit of {call.credit}")
-        call.credit -= size
-        for event in events:
-            if memoryview(event)[0] != OPENING_BRACE:
-                raise Violation(f"chunk {chunk.seq} of request {chunk.id}: an event is not a JSON object")
-        if not call.done():
-            call.on_events(events)
+        call = messages.judge_chunk(self.calls.get(chunk.id), chunk)
+        if call.on_events is not None and not call.done():
+            call.on_events(chunk.events)
 
     # endings
 
@@ -423,19 +370,6 @@ class Session:
         self._link.send(b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (wire.encode(number), wire.encode(error)))
         if refusal.fatal:
             self.drop(refusal.message)
-
-
-def _named(method: str | None) -> str:
-    return str(method)[:100]
-
-
-def _error_of(error: wire.RpcError) -> wire.CallError:
-    """The typed part of an error answer; JSON-RPC's own codes for plugins that send none."""
-    if not isinstance(error.data, UnsetType) and bytes(error.data) != b"null":
-        return _call_error(error.data)
-    if error.code in (wire.METHOD_NOT_FOUND, wire.INVALID_PARAMS, wire.INVALID_REQUEST):
-        return wire.CallError(kind="unsupported" if error.code == wire.METHOD_NOT_FOUND else "bad_request", sent="no")
-    return wire.CallError(kind="internal", sent="maybe")
 
 
 def _follow(source: asyncio.Future[None], target: asyncio.Future[None]) -> None:

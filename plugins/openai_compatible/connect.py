@@ -80,10 +80,13 @@ class Dialer:
         try:
             async with asyncio.timeout(seconds):
                 await self._open(connection)
-        except TimeoutError:
-            raise ConnectFailed("the connection did not open in time") from None
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-            raise ConnectFailed(str(error) or type(error).__name__) from None
+            if self._lookup is not None and self._lookup.done():
+                self._lookup = None  # the host may have moved
+            late = "the connection did not open in time"
+            raise ConnectFailed(
+                late if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            ) from None
 
     async def _open(self, connection: Connection) -> None:
         host, port, tls, proxy = self._route
@@ -97,16 +100,14 @@ class Dialer:
     async def _transport(self, to: Proxy, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
         """TCP, and TLS where it is wanted, to the host or to the proxy before it."""
         line = await _first(await self._addresses(to.host, to.port))
-        try:
-            transport, _ = await asyncio.get_running_loop().create_connection(
-                lambda: protocol,
-                sock=line,
-                ssl=self._context if to.tls else None,
-                server_hostname=to.host if to.tls else None,
-            )
-        except BaseException:
-            line.close()
-            raise
+        # From here on the socket is the loop's: it closes it when this fails. Closing it here too would, a moment
+        # later, close whatever was given the same number.
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: protocol,
+            sock=line,
+            ssl=self._context if to.tls else None,
+            server_hostname=to.host if to.tls else None,
+        )
         return transport
 
     async def _tunnel(self, proxy: Proxy, connection: Connection) -> None:

@@ -112,7 +112,7 @@ class Host(Provider):
                 connections=self._connections,
             )
             self._urls = {endpoint: upstream.url(path) for endpoint, path in self.paths().items()}
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             self.state, self.reason = "not_configured", text.clean(str(error), self._secrets)
             if upstream is not None:
                 await upstream.close()

@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._transport: Any = None
         self._parser: Any = httptools.HttpResponseParser(self)
-        # As every browser and aiohttp: odd but harmless heads are no reason to lose an answer.
+        # What aiohttp allows too: an odd head is no reason to lose an answer that was paid for.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )

@@ -22,7 +22,8 @@ from hybridd.contracts import protocol as wire
 from hybridd.errors import InvalidRequest
 from hybridd.plugin import schema
 from hybridd.providers import Timing
-from hybridd.providers.check import check, command_for, main, render
+from hybridd.providers.check import check, main
+from hybridd.providers.check_report import command_for, render
 from tests.providers.support import ROOT, house
 
 GUIDE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")

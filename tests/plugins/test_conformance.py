@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hybridd.providers.check import check, render
+from hybridd.providers.check import check
+from hybridd.providers.check_report import render
 from tests.fakes.tiny_gguf import make_tiny_gguf
 from tests.fakes.upstream import FakeUpstream
 from tests.plugins.support import ROOT

@@ -18,7 +18,7 @@ import pytest
 
 from hybridd.errors import HybriddError, ProviderError
 from hybridd.providers import CallFailed
-from hybridd.providers.hub import MAX_PROVIDERS
+from hybridd.providers.registry import MAX_PROVIDERS
 from hybridd.providers.spawn import OUTPUT_BYTES, SpawnContext, environment, plans
 from tests.providers.support import ECHO, FAST, ROOT, RawPlugin, house
 
