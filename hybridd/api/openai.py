@@ -89,8 +89,10 @@ async def _send_whole(scope: Scope, send: Send, request: RoutedRequest, outcome:
     if request.explain:
         body = body.rstrip()[:-1] + b',"hybridd":' + encode(explanation(outcome)) + b"}"
     headers = _routed_headers(outcome)
-    headers.append((b"x-hybridd-latency-ms", b"%.3f" % outcome.latency_ms))
-    headers.append((b"x-hybridd-cost-usd", b"%.6f" % (outcome.usd_micro / 1e6)))
+    headers += (
+        (b"x-hybridd-latency-ms", b"%.3f" % outcome.latency_ms),
+        (b"x-hybridd-cost-usd", b"%.6f" % (outcome.usd_micro / 1e6)),
+    )
     connection = scope["state"].get("connection")
     if connection is not None:
         head = b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -22,9 +22,6 @@ from hybridd.providers.link import Peer
 from hybridd.providers.session import Session
 
 PATH = "/v1/plugins/connect"
-# As in the SDK's link: a burst is passed on in small groups, so that the plugin works on the first while the daemon
-# still works on the rest.
-FLUSH_PARTS = 2 * 4
 
 
 def server_head(size: int) -> bytes:
@@ -48,9 +45,7 @@ class Wire:
 
     def send(self, text: bytes) -> None:
         self._out += (server_head(len(text)), text)
-        if len(self._out) >= FLUSH_PARTS:
-            self.flush()
-        elif not self._flushing:
+        if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self.flush)
 

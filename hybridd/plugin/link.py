@@ -22,9 +22,6 @@ from websockets.uri import parse_uri
 from hybridd.contracts.protocol import MAX_MESSAGE_BYTES
 from hybridd.frames import Boundary, TextFrames, apply_mask
 
-# Messages of one loop tick leave together, but not more than a few of them: while a burst is still being worked on
-# here, the other side has its first messages already, and both processes are busy at the same time.
-FLUSH_PARTS = 2 * 4
 URI = "ws://localhost/v1/plugins/connect"
 
 
@@ -139,7 +136,7 @@ class ClientLink(asyncio.Protocol):
         if self._transport is None:
             return
         self._out += client_frame(payload)
-        if flush or len(self._out) >= FLUSH_PARTS:
+        if flush:
             self._flush()
         elif not self._flushing:
             self._flushing = True

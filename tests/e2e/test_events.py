@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -28,7 +30,7 @@ def upstream():
 def house(upstream):
     quotas = [{"unit": "requests", "window": "60s", "limit": 10_000}]
     providers = {
-        "lab": lab(upstream.base_url, quotas=quotas),
+        "lab": lab(upstream.base_url, quotas=quotas, models={"m1": {}, "many": {}}),
         "small": lab(upstream.base_url, quotas=[{"unit": "requests", "window": "3600s", "limit": 3}]),
         "parked": lab(upstream.base_url, models={"locked": {}}),
     }
@@ -89,34 +91,55 @@ def test_the_mask(house):
         assert [event["kind"] for event in masked.seen] == ["snapshot"]
 
 
-def test_states_are_coalesced(house):
-    """A reader that pauses gets the newest figures of a quota once, not every step on the way."""
-    with Events(house, "quota") as events:
-        for _ in range(50):
-            house.chat("lab:m1", max_tokens=1)
-        last = events.until(lambda event: event["data"]["key"] == "lab/requests/60s" and event["data"]["used"] >= 50)
-        of_lab = [event for event in events.seen[1:] if event["data"]["key"] == "lab/requests/60s"]
-        assert len(of_lab) < 50
-        assert last["data"]["used"] >= 50
+WRONG = b'{"model":"nope","messages":[{"role":"user","content":"x"}]}'
+
+
+def refused_requests(house: House, count: int) -> None:
+    """So many request events, at the least cost: requests that are refused, in one pipeline."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(WRONG)
+    got = 0
+    with connected(house) as caller:
+        sender = threading.Thread(target=caller.sendall, args=((head + WRONG) * count,))
+        sender.start()
+        while got < count:
+            got += caller.recv(1 << 20).count(b"HTTP/1.1 404")
+        sender.join()
+
+
+@contextlib.contextmanager
+def lazy_reader(house: House, kinds: str) -> Iterator[socket.socket]:
+    """Subscribed, but not reading; its connection is full after a thousand requests."""
+    with connected(house) as reader:
+        reader.sendall(f"GET /v1/events?kinds={kinds} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        assert b"200 OK" in reader.recv(4096)
+        yield reader
+
+
+def test_states_are_coalesced(house, upstream):
+    """A reader that pauses gets the newest state of a provider once, and every request."""
+    upstream.script([rule({"preset": "retry_after_seconds", "delay_s": 0.3}, model="many")])
+    callers = 40
+    with lazy_reader(house, "request,provider") as reader:
+        refused_requests(house, 1500)
+        with contextlib.ExitStack() as stack:
+            for _ in range(callers):
+                caller = stack.enter_context(connected(house))
+                caller.sendall(chat_bytes("lab:many"))
+            upstream.wait(finished=callers)
+            until(lambda: provider_of(house, "lab")["models"][-1]["state"] == "cooling")
+        text = b""
+        while text.count(b'"kind":"request"') < 1500 + callers:
+            text += reader.recv(1 << 20)
+    changes = text.count(b'"kind":"provider"')
+    assert 1 <= changes < callers / 2, f"{changes} events for {callers} changes of one provider"
 
 
 def test_a_reader_that_falls_behind_is_dropped(house):
     """Its memory is bounded: once 4,096 events behind it is told so and cut off; everybody else goes on."""
-    with connected(house) as slow, Events(house, "request") as quick, ThreadPoolExecutor(1) as pool:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.sendall(b"GET /v1/events?kinds=request HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert b"200 OK" in slow.recv(4096)
-        wrong = b'{"model":"nope","messages":[{"role":"user","content":"x"}]}'
-        request = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(wrong), wrong)
-        with connected(house) as caller:
-            # Refused requests are events too, and cost the least.
-            sent, got = 6000, 0
-            seen = pool.submit(lambda: [quick.next()["seq"] for _ in range(sent)])
-            sender = threading.Thread(target=caller.sendall, args=(request * sent,))
-            sender.start()
-            while got < sent:
-                got += caller.recv(1 << 20).count(b"HTTP/1.1 404")
-            sender.join()
+    with lazy_reader(house, "request") as slow, Events(house, "request") as quick, ThreadPoolExecutor(1) as pool:
+        sent = 6000
+        seen = pool.submit(lambda: [quick.next()["seq"] for _ in range(sent)])
+        refused_requests(house, sent)
         assert len(seen.result(20)) == sent
         rest = b""
         while part := slow.recv(1 << 20):
