@@ -21,7 +21,7 @@ _CAPACITY = 4096
 # An idle stream still says something now and then, so that a dead peer is noticed and clients can show their age.
 _KEEPALIVE_SECONDS = 15.0
 # What a dropped reader gets to take the rest and the reason; one that reads nothing at all is cut then.
-_FAREWELL_SECONDS = 5.0
+_FAREWELL_SECONDS = 2.0
 
 
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):

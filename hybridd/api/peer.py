@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, MutableMapping
@@ -22,6 +23,7 @@ from hybridd.providers.link import Peer
 logger = logging.getLogger("hybridd.api")
 
 MAX_HEAD_BYTES = 64 * 1024
+HALF_CLOSED_SECONDS = 0.5
 # How long a refused client may take to read why.
 REFUSED_SECONDS = 1.0
 
@@ -116,6 +118,32 @@ class PeerProtocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 message = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
                 self._refuse(InvalidRequest(message, code="head_too_large", status=431))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for the answer, uvicorn gives none
+        """``socat`` and ``nc -N`` close their side after the request and wait for the answer. Whoever is gone
+        altogether shows as POLLHUP; after half a close nothing else tells, so it is looked at now and then."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body or self._gone():
+            return False
+        cycle.keep_alive = False
+        self.loop.call_later(HALF_CLOSED_SECONDS, self._look_after_half_close)
+        return True
+
+    def _look_after_half_close(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._gone():
+            self.transport.close()
+        else:
+            self.loop.call_later(HALF_CLOSED_SECONDS, self._look_after_half_close)
+
+    def _gone(self) -> bool:
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)  # POLLHUP and POLLERR are always told
+        return bool(poll.poll(0))
 
     def on_headers_complete(self) -> None:
         self._heading = False

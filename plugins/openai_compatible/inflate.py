@@ -44,7 +44,9 @@ class Inflater:
         while self.pending:
             if self._engine is None or self._engine.eof:
                 if self._engine is not None and not self._input.startswith(_MEMBER):
-                    self._input, self.pending = b"", False  # padding behind the end
+                    self.pending = False
+                    if self._input != _MEMBER[:1]:
+                        self._input = b""  # padding behind the end
                     break
                 self._engine = zlib.decompressobj(self._window())  # of gzip, one member may follow another
             try:

@@ -239,6 +239,8 @@ ANSWERS: dict[str, Callable[[Rude], None]] = {
         )
     ),
     "polite": with_answer(lambda rude, number, _: rude.answer(number)),
+    "late": with_answer(lambda rude, number, _: rude.answer(number)),
+    "later": with_answer(lambda rude, number, _: rude.answer(number)),
 }
 
 

@@ -45,7 +45,7 @@ def house(upstream):
     providers = {
         "lab": lab(upstream.base_url, models={"m1": PRICED}, quotas=QUOTAS, timeout_seconds=20),
         "free": lab(upstream.base_url, models={"f1": {}}),
-        "brief": lab(upstream.base_url, models={"b1": PRICED}, quotas=QUOTAS, timeout_seconds=1),
+        "brief": lab(upstream.base_url, models={"b1": PRICED}, quotas=QUOTAS, timeout_seconds=2),
     }
     house = House({"providers": providers, "server": {"max_in_flight": 64, "max_waiting": 100_000}})
     house.module = "tests.e2e.hasty"
@@ -202,6 +202,31 @@ def test_what_is_not_http(house, garbage):
         assert answer.startswith(b"HTTP/1.1 4")
         body = json.loads(answer.partition(b"\r\n\r\n")[2])
         assert body["error"]["code"] in ("invalid_http", "invalid_json", "invalid_request")
+
+
+@pytest.mark.parametrize("request_bytes", [
+    b"GET /v1/requests HTTP/1.1\r\nhost: x\r\n\r\n", chat_bytes("free:f1"), chat_bytes("free:f1", stream=True),
+], ids=["native", "whole", "stream"])  # fmt: skip
+def test_a_client_that_closes_its_side_after_the_request(house, upstream, request_bytes):
+    """``socat`` and ``nc -N`` do: they get their answer, and the connection is closed after it."""
+    upstream.script([rule({"delay_s": 0.2})])
+    with connected(house) as connection:
+        connection.sendall(request_bytes)
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"[DONE]" in answer or answer.endswith(b"}")
+
+
+def test_a_client_that_closes_its_side_and_then_leaves(house, upstream):
+    """It is noticed all the same, and the provider is told."""
+    upstream.script([rule(SLOW)])
+    with connected(house) as connection:
+        connection.sendall(chat_bytes("free:f1"))
+        connection.shutdown(socket.SHUT_WR)
+        upstream.wait(arrivals=1)
+    upstream.wait(finished=1, timeout_s=5)
+    assert upstream.log()[0].outcome == "client_gone"
 
 
 def test_pipelined_requests(house):

@@ -311,15 +311,21 @@ def test_a_stop_cuts_what_takes_too_long(own, upstream):
 def test_a_stop_with_readers_of_events(own):
     """Readers of events, one of them stuck, do not hold up the stop; the one that reads is told."""
     own.start()
-    with connected(own) as reader, connected(own) as stuck:
-        for connection in (reader, stuck):
-            connection.sendall(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+    with connected(own) as stuck, connected(own) as reader:
+        for connection in (stuck, reader):
+            connection.sendall(b"GET /v1/events?kinds=request HTTP/1.1\r\nhost: x\r\n\r\n")
             while b"snapshot" not in connection.recv(100_000):
                 continue
+            if connection is stuck:
+                with connected(own) as caller:  # more than the stuck reader's connection holds
+                    wrong = chat_bytes("nope").replace(b"host: x", b"host: x\r\nconnection: keep-alive")
+                    caller.sendall(wrong * 1500 + b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                    assert read_all(caller).count(b"HTTP/1.1 404") == 1500
         began = time.monotonic()
         assert own.stop() == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 6
         assert b'"kind":"dropped","data":{"reason":"hybridd is stopping"}' in read_all(reader)
+        assert own.log.count("a reader of /v1/events was cut off") == 1
 
 
 def test_only_our_own_socket_is_unlinked(own):

@@ -89,9 +89,12 @@ def house():
     providers["absurd-price"]["quotas"] = []
     for name in STARTED:
         providers[name]["quotas"] = []
+    for name in ("late", "later"):
+        providers[name]["start"] = "on_demand"
     providers["not-there"] = {"plugin": "not-there", "command": ["/no/such/program"]}
     providers["guest"] = {"plugin": "guest"}  # connects by itself
-    tasks = {f"t{name}": [f"{name}:m", "polite:m"] for name in [*BAD, *STARTED]}
+    tasks: dict[str, Any] = {"whenever": ["later:*", "polite:m"]}
+    tasks |= {f"t{name}": [f"{name}:m", "polite:m"] for name in [*BAD, *STARTED]}
     house = House({"providers": providers, "tasks": tasks})
     house.module = "tests.e2e.hasty"
     with house as running:
@@ -102,7 +105,7 @@ def house():
 def test_every_mode_has_its_test():
     """The tables here and in the rude plugin name the same modes."""
     assert set(STARTED) == {start.__name__.replace("_", "-") for start in STARTS}
-    assert set(BAD) | {"twice", "pretty", "absurd-price", "absurd-limits"} == set(ANSWERS)
+    assert set(BAD) | {"twice", "pretty", "absurd-price", "absurd-limits", "late", "later"} == set(ANSWERS)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -219,6 +222,16 @@ def test_a_program_that_is_not_there(house):
     assert view["state"] == "failed"
     assert "'/no/such/program' does not exist" in view["reason"]
     assert "does not exist" in error_of(house.chat("not-there:m"))["message"]
+
+
+@pytest.mark.parametrize(("name", "model"), [("late", "late:m"), ("later", "task:whenever")])
+def test_a_plugin_that_starts_with_the_first_call(house, name, model):
+    """What only its registration tells, the models behind ``*`` and a price under a money limit, is waited for."""
+    assert provider_of(house, name)["state"] == "idle"
+    answer = house.chat(model)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-hybridd-provider"] == name
+    assert recorded(house, answer)["cost_usd"] > 0
 
 
 # -- plugins that connect by themselves

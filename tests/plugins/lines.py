@@ -16,10 +16,9 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """``requests``: what was asked, whole; ``opened`` and ``closed``: connections so far."""
+    """``opened`` and ``closed``: connections so far."""
 
     def __init__(self, talk: Talk) -> None:
-        self.requests: list[bytes] = []
         self.opened = 0
         self.closed = 0
         self.port = 0
@@ -100,7 +99,8 @@ def plain(body: bytes, *lines: str) -> bytes:
 
 def chunked(*chunks: bytes, lines: str = "", trailers: bytes = b"") -> bytes:
     framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-    return f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{lines}\r\n".encode() + framed + b"0\r\n" + trailers + b"\r\n"
+    head = f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{lines}\r\n".encode()
+    return head + framed + b"0\r\n" + trailers + b"\r\n"
 
 
 def certificate(directory: Path, names: str = "DNS:localhost,IP:127.0.0.1") -> tuple[ssl.SSLContext, Path]:

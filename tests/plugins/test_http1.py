@@ -7,7 +7,6 @@ import gzip
 import os
 import socket
 import zlib
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -17,9 +16,9 @@ from hypothesis import strategies as st
 from plugins.openai_compatible import http1
 from plugins.openai_compatible.http1 import Connection
 from plugins.openai_compatible.inflate import PIECE_BYTES, CannotInflate, Inflater
-from plugins.openai_compatible.response import Disconnected, HttpError, InvalidResponse, Response
-from plugins.openai_compatible.upstream import Connections, Upstream, read_body
-from tests.plugins.lines import answering, chunked, plain, request_of, serving
+from plugins.openai_compatible.response import HttpError, Response
+from plugins.openai_compatible.upstream import Connections, Upstream
+from tests.plugins.lines import chunked, plain
 
 HTTP = "HTTP/1.1 200 OK\r\n"
 BODY = b'{"choices":[]}'
@@ -105,7 +104,8 @@ ANSWERS: dict[str, tuple[bytes, tuple[Any, ...]]] = {
     "304": (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", (304, b"", "", 1)),
     "close": (plain(BODY, "Connection: close"), (200, BODY, "", 0)),
     "chunked": (chunked(b"ab", b"c" * 300, b"\r\n\r\n"), (200, b"ab" + b"c" * 300 + b"\r\n\r\n", "", 1)),
-    "trailers": (chunked(b"ab", trailers=b"content-length: 7\r\nx-t: 1\r\n"), (200, b"ab", "", 1)),
+    "trailers": (chunked(b"ab", trailers=b"content-type: x\r\nx-t: 1\r\n"), (200, b"ab", "", 1)),
+    "framing trailers": (chunked(b"ab", trailers=b"content-length: 7\r\n"), (200, b"ab", "InvalidResponse", 0)),
     "extensions": (
         f"{HTTP}transfer-encoding: Chunked\r\n\r\n2;a=b\r\nab\r\n000;x\r\n\r\n".encode(), (200, b"ab", "", 1),
     ),
@@ -122,9 +122,9 @@ ANSWERS: dict[str, tuple[bytes, tuple[Any, ...]]] = {
     "packed chunks": (chunked(PACKED[:9], PACKED[9:], lines="content-encoding: gzip\r\n"), (200, BODY, "", 1)),
     "packed, cut": (plain(PACKED[:-9], "content-encoding: gzip"), (200, BODY, "InvalidResponse", 1)),
     "packed otherwise": (plain(PACKED, "content-encoding: br"), (200, b"", "InvalidResponse", 1)),
-    "odd bytes": (plain(b"a", "x-\xe9: \xff\x07"), (200, b"a", "", 1)),
+    "odd bytes": (plain(b"a", "x-e: \xff\x07"), (200, b"a", "", 1)),
     "cut length": (plain(BODY)[:-3], (200, BODY[:-3], "Disconnected", 0)),
-    "cut chunks": (chunked(b"abc", b"def")[:-12], (200, b"abcd", "Disconnected", 0)),
+    "cut chunks": (chunked(b"abc", b"def")[:-9], (200, b"abcd", "Disconnected", 0)),
     "cut end": (chunked(b"abc")[:-2], (200, b"abc", "Disconnected", 0)),
     "cut head": (plain(BODY)[:20], (0, b"", "Disconnected", 0)),
     "cut after 100": (b"HTTP/1.1 100 Continue\r\n\r\n", (0, b"", "Disconnected", 0)),
@@ -137,7 +137,9 @@ ANSWERS: dict[str, tuple[bytes, tuple[Any, ...]]] = {
     "both lengths": (
         f"{HTTP}content-length: 2\r\ntransfer-encoding: chunked\r\n\r\nab".encode(), (0, b"", "InvalidResponse", 0),
     ),
-    "two lengths": (f"{HTTP}content-length: 2\r\ncontent-length: 3\r\n\r\nabc".encode(), (0, b"", "InvalidResponse", 0)),
+    "two lengths": (
+        f"{HTTP}content-length: 2\r\ncontent-length: 3\r\n\r\nabc".encode(), (0, b"", "InvalidResponse", 0),
+    ),
     "negative length": (f"{HTTP}content-length: -1\r\n\r\n".encode(), (0, b"", "InvalidResponse", 0)),
     "huge length": (f"{HTTP}content-length: {'9' * 30}\r\n\r\n".encode(), (0, b"", "InvalidResponse", 0)),
     "bad chunk": (f"{HTTP}transfer-encoding: chunked\r\n\r\nzz\r\n".encode(), (200, b"", "InvalidResponse", 0)),
@@ -156,7 +158,7 @@ def loop() -> Any:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_every_cut_in_two(loop: asyncio.AbstractEventLoop, name: str) -> None:
-    """Wherever a read ends, an answer comes to the same; only whether it is kept may suffer from what lies behind it."""
+    """Wherever a read ends, an answer comes to the same; what lies behind it may be seen or not."""
     answer, (status, body, error, kept) = ANSWERS[name]
     whole = outcome(loop, [answer], eof=True)
     assert (whole[0], whole[2], whole[3], whole[4]) == (status, body, error, kept)
@@ -189,7 +191,7 @@ def answers(draw: st.DrawFn) -> tuple[bytes, dict[str, str], bytes]:
         answer = plain(sent).replace(b"OK\r\n", b"OK\r\n" + lines.encode(), 1)
     elif framing == "chunked":
         sizes = draw(st.lists(st.integers(1, 60), max_size=6))
-        chunks, rest = [], sent
+        chunks, rest = list[bytes](), sent
         for size in sizes:
             chunks, rest = [*chunks, rest[:size]], rest[size:]
         answer = chunked(*(chunk for chunk in [*chunks, rest] if chunk), lines=lines)
@@ -204,7 +206,7 @@ def answers(draw: st.DrawFn) -> tuple[bytes, dict[str, str], bytes]:
 def test_any_answer_in_any_pieces(told: tuple[bytes, dict[str, str], bytes], sizes: list[int]) -> None:
     """Status, headers and body of any answer are what was sent, in whatever pieces it arrives."""
     answer, headers, body = told
-    parts, rest = [], answer
+    parts, rest = list[bytes](), answer
     for size in sizes:
         parts, rest = [*parts, rest[:size]], rest[size:]
     loop = asyncio.new_event_loop()
@@ -244,7 +246,7 @@ def test_noise(name: str, noise: bytes, where: int, sizes: list[int]) -> None:
 )
 @pytest.mark.parametrize("size", [1000, 200_000])
 def test_endless_heads(loop: asyncio.AbstractEventLoop, start: str, more: str, size: int) -> None:
-    """Whatever part of an answer never ends, a little over 64 KiB of it are enough, in small reads and in large ones."""
+    """Whatever part of an answer never ends, a little over 64 KiB of it are enough, in reads of any size."""
     connection, wire = Connection(loop, Keeper()), Wire()
     connection.connection_made(wire)
     response = connection.start(b"", b"")
@@ -261,7 +263,7 @@ def test_endless_heads(loop: asyncio.AbstractEventLoop, start: str, more: str, s
 
 
 def test_large_head_in_one_read(loop: asyncio.AbstractEventLoop) -> None:
-    """Headers of more than 64 KiB are refused although they are complete, and small ones before a large body are not."""
+    """More than 64 KiB of headers are refused although they are complete; small ones before a large body are not."""
     large = plain(BODY, *(f"x-{number}: {'y' * 1000}" for number in range(70)))
     assert outcome(loop, [large], eof=True)[3] == "InvalidResponse"
     body = os.urandom(200_000)
@@ -341,7 +343,7 @@ def test_no_header_can_be_smuggled_in(bad: str) -> None:
             continue
         assert heads.count(b"\n") == heads.count(b"\r\n") == 3 * 5 + 1
         assert not set(heads) & {0, 0x1B, 0x7F}
-    with pytest.raises(ValueError, match="http"):
+    with pytest.raises(ValueError):
         upstream.address(f"http://h{bad}/v1")
 
 
@@ -368,60 +370,3 @@ def test_targets() -> None:
     for url in ("ftp://h/", "http:///v1", "http://h:port/", "h/v1", "http://h:99999/"):
         with pytest.raises(ValueError):
             upstream.address(url)
-
-
-# with real servers, on both loops that the SDK can run on
-
-
-@pytest.fixture
-async def upstreams() -> AsyncIterator[Callable[..., Upstream]]:
-    """Makes upstreams of one Connections; everything is closed at the end."""
-    connections, made = Connections(), list[Upstream]()
-
-    def make(url: str, headers: dict[str, str] | None = None) -> Upstream:
-        upstream = Upstream(url, headers or {}, connect_seconds=2, connections=connections)
-        made.append(upstream)
-        return upstream
-
-    yield make
-    for upstream in made:
-        await upstream.close()
-
-
-async def asked(upstream: Upstream, body: bytes = b"{}") -> bytes:
-    response = await upstream.post(upstream.url("/chat"), body, 5)
-    return await read_body(response)
-
-
-async def test_the_request_as_it_leaves(upstreams: Callable[..., Upstream]) -> None:
-    """The bytes of a request are exactly these; configured headers replace ours whatever their case."""
-    async with serving(answering(plain(BODY))) as server:
-        upstream = upstreams(server.url(), {"User-Agent": "hybridd", "ACCEPT": "a/b", "X": " 1 "})
-        assert await asked(upstream, b'{"a":1}') == BODY
-        response = await upstream.post(upstream.url("/chat"), b"{}", 5, stream=True)
-        assert await read_body(response) == BODY
-        response = await upstream.get(upstream.url("/models"), 5)
-        assert await read_body(response) == BODY
-        common = (
-            f"Host: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\n%b\r\n"
-            "Accept-Encoding: identity\r\nUser-Agent: hybridd\r\nX: 1\r\n"
-        ).encode()
-        assert server.requests == []
-        assert server.opened == 1
-    seen: list[bytes] = []
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while request := await request_of(reader):
-            seen.append(request.replace(b":%d" % again.port, b":%d" % server.port))
-            writer.write(plain(BODY))
-
-    async with serving(talk) as again:
-        upstream = upstreams(again.url(), {"User-Agent": "hybridd", "ACCEPT": "a/b", "X": " 1 "})
-        await asked(upstream, b'{"a":1}')
-        await read_body(await upstream.post(upstream.url("/chat"), b"{}", 5, stream=True))
-        await read_body(await upstream.get(upstream.url("/models"), 5))
-    assert seen == [
-        b"POST /v1/chat HTTP/1.1\r\n" + common % b"ACCEPT: a/b" + b'Content-Length: 7\r\n\r\n{"a":1}',
-        b"POST /v1/chat HTTP/1.1\r\n" + common % b"Accept: text/event-stream" + b"Content-Length: 2\r\n\r\n{}",
-        b"GET /v1/models HTTP/1.1\r\n" + common % b"ACCEPT: a/b" + b"\r\n",
-    ]

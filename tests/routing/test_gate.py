@@ -32,6 +32,23 @@ async def test_places_are_given_in_order_and_all_come_back():
     await gate.idle()
 
 
+async def test_new_places_go_to_those_who_wait():
+    """A larger capacity lets the waiting in at once, in order, and nobody else."""
+    gate = Gate(1, 10, 10)
+    await gate.enter()
+    waiting = [asyncio.ensure_future(gate.enter()) for _ in range(4)]
+    await asyncio.sleep(0)
+    gate.configure(3, 10, 10)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [one.done() for one in waiting] == [True, True, False, False]
+    assert (gate.in_flight, gate.waiting) == (3, 2)
+    for _ in range(5):
+        gate.leave()
+        await asyncio.sleep(0)
+    assert (gate.in_flight, gate.waiting) == (0, 0)
+
+
 async def test_a_full_queue_refuses_with_a_reason():
     """Beyond the waiting room, callers are refused at once."""
     gate = Gate(1, 1, 10)
