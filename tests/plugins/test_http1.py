@@ -22,7 +22,7 @@ from tests.plugins.lines import chunked, plain
 
 HTTP = "HTTP/1.1 200 OK\r\n"
 BODY = b'{"choices":[]}'
-PACKED = gzip.compress(BODY)
+PACKED = gzip.compress(BODY, mtime=0)
 
 
 class Keeper:
@@ -345,6 +345,13 @@ def test_no_header_can_be_smuggled_in(bad: str) -> None:
         assert not set(heads) & {0, 0x1B, 0x7F}
     with pytest.raises(ValueError):
         upstream.address(f"http://h{bad}/v1")
+
+
+@pytest.mark.parametrize("target", ["", "/a b", "/a\r\n", "/é", "/a\x7f"])
+def test_targets_that_cannot_be_sent(target: str) -> None:
+    """A target that is not plain printable ASCII never becomes a head, wherever it comes from."""
+    with pytest.raises(ValueError, match="address"):
+        http1.head("GET", target, {})
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "Upgrade", "EXPECT", "", "a b", "a:b", "é"])
