@@ -51,6 +51,9 @@ class PeerProtocol(HttpToolsProtocol):
     """
 
     own_uid = os.getuid()
+    # Half a head, then silence: as long as a body may pause.
+    head_seconds = 30.0
+    _head_timer: asyncio.TimerHandle | None = None
     _refused = False
     _heading = True
     _ended = False
@@ -60,6 +63,8 @@ class PeerProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if self._head_timer is not None:
+            self._head_timer.cancel()
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
@@ -118,6 +123,8 @@ class PeerProtocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 message = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
                 self._refuse(InvalidRequest(message, code="head_too_large", status=431))
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(self.head_seconds, self._head_overdue)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for the answer, uvicorn gives none
         """``socat`` and ``nc -N`` close their side after the request and wait for the answer. Whoever is gone
@@ -145,8 +152,17 @@ class PeerProtocol(HttpToolsProtocol):
         poll.register(sock.fileno(), 0)  # POLLHUP and POLLERR are always told
         return bool(poll.poll(0))
 
+    def _head_overdue(self) -> None:
+        self._head_timer = None
+        if self._heading and not self._refused and not self.transport.is_closing():
+            message = f"the request's head was not complete within {self.head_seconds:g} s"
+            self._refuse(InvalidRequest(message, code="request_timeout", status=408))
+
     def on_headers_complete(self) -> None:
         self._heading = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

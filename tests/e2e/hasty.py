@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from hybridd import daemon
-from hybridd.api import respond
+from hybridd.api import peer, respond
 from hybridd.providers import SpawnContext, Timing
 
 TIMING = Timing(
@@ -30,4 +30,5 @@ BODY_SILENCE_SECONDS = 0.4
 if __name__ == "__main__":
     vars(daemon)["SpawnContext"] = functools.partial(SpawnContext, timing=TIMING)
     respond.BODY_SILENCE_SECONDS = BODY_SILENCE_SECONDS
+    peer.PeerProtocol.head_seconds = BODY_SILENCE_SECONDS
     sys.exit(daemon.main(Path(sys.argv[sys.argv.index("--config") + 1])))

@@ -171,6 +171,18 @@ def test_half_a_body_then_silence(house):
         assert BODY_SILENCE_SECONDS - 0.05 < time.monotonic() - began < BODY_SILENCE_SECONDS + 3
 
 
+def test_half_a_head_then_silence(house):
+    """A head that never ends is a 408 with a code, and the connection is closed."""
+    with connected(house) as client:
+        client.settimeout(20)
+        client.sendall(b"GET /v1/status HTTP/1.1\r\nhost:")
+        answer = b""
+        while part := client.recv(65536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code": "request_timeout"' in answer
+
+
 def test_half_a_body_then_gone(house, upstream):
     """Nobody is there to be told; nothing is recorded and nothing is sent."""
     with connected(house) as connection:
