@@ -4,7 +4,12 @@
 
     provider.py   the calls of one host: chat, completions, embeddings, streams
     host.py       its settings, key, state and model list
-    upstream.py   the HTTP side: one connector, one session for each host, what each failure proves about "sent"
+    upstream.py   the HTTP side of one host: addresses ready to be asked, what each failure proves about "sent"
+    http1.py      one HTTP/1.1 connection: requests out, answers in
+    response.py   one answer as its reader sees it; the ways in which an exchange fails
+    pool.py       the connections kept for one route
+    connect.py    opening one: names, addresses, proxies, TLS
+    inflate.py    packed bodies, a piece at a time (pure)
     answers.py    the body of a finished answer, the events of a stream
     relay.py      one stream, passed on
     sse.py        bytes to events (pure)

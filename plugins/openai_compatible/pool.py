@@ -61,9 +61,6 @@ class Pool:
 
     def give(self, connection: Connection) -> None:
         loop = connection.loop
-        if self._closed:
-            connection.abort()
-            return
         connection.idle_since = loop.time()
         self._idle[connection] = None
         if self._timer is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import os
 import socket
@@ -270,6 +271,42 @@ def test_large_head_in_one_read(loop: asyncio.AbstractEventLoop) -> None:
     assert outcome(loop, [plain(body)], eof=True)[2:4] == (body, "")
 
 
+def test_trailers_are_no_headers(loop: asyncio.AbstractEventLoop) -> None:
+    """What follows a body changes nothing that was said before it."""
+    answer = chunked(b"ab", lines="content-type: a/b\r\n", trailers=b"content-type: x\r\nx-t: 1\r\n")
+    found = outcome(loop, [answer], eof=True)[1]
+    assert found == {"transfer-encoding": "chunked", "content-type": "a/b"}
+
+
+def test_heads_do_not_add_up(loop: asyncio.AbstractEventLoop) -> None:
+    """The limit on headers is one answer's, not a connection's: the hundredth answer is as good as the first."""
+    connection, wire = Connection(loop, Keeper()), Wire()
+    connection.connection_made(wire)
+    for answer in (plain(b"", f"x: {'y' * 1000}"), plain(BODY, f"x: {'y' * 1000}")) * 100:
+        response = connection.start(b"", b"")
+        connection.data_received(answer)
+        assert loop.run_until_complete(collected(response))[1] == ""
+    for end in wire.ends:
+        end.close()
+
+
+def test_a_failure_that_nobody_waits_for(loop: asyncio.AbstractEventLoop) -> None:
+    """A call cancelled in the very moment in which its connection breaks leaves no complaint of the loop behind."""
+    complaints: list[Any] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    connection, wire = Connection(loop, Keeper()), Wire()
+    connection.connection_made(wire)
+    response = connection.start(b"", b"")
+    connection.connection_lost(None)
+    assert response.head.done()
+    response.close()
+    del response
+    gc.collect()
+    assert complaints == []
+    for end in wire.ends:
+        end.close()
+
+
 def test_reset_within_a_body_without_length(loop: asyncio.AbstractEventLoop) -> None:
     """A body until the end of the connection is whole after an orderly end only."""
     connection, wire = Connection(loop, Keeper()), Wire()
@@ -297,6 +334,18 @@ def test_inflater(data: bytes, sizes: list[int], members: int) -> None:
             out += piece
     inflater.close()
     assert out == data * members
+
+
+def test_inflater_keeps_nothing_back() -> None:
+    """All that can be unpacked of what has come is given before more is asked for, also at the edges of a piece."""
+    for size in range(PIECE_BYTES - 20, PIECE_BYTES + 300):
+        engine = zlib.compressobj(wbits=31)
+        packed = engine.compress(bytes(size)) + engine.flush(zlib.Z_SYNC_FLUSH)
+        inflater, got = Inflater("gzip"), 0
+        inflater.feed(packed)
+        while piece := inflater.take():
+            got += len(piece)
+        assert got == size
 
 
 def test_inflater_refuses() -> None:

@@ -21,7 +21,6 @@ _COMPONENT_SECONDS = 60.0
 
 # Module to distribution; a test holds them equal to pyproject.toml.
 CORE = {
-    "aiohttp": "aiohttp",
     "alembic": "alembic",
     "apscheduler": "apscheduler",
     "click": "click",
