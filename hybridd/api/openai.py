@@ -16,7 +16,6 @@ from hybridd.api.respond import (
     Scope,
     Send,
     encode,
-    error_headers,
     read_body,
     send_bytes,
     send_error,
@@ -222,6 +221,3 @@ def _model_entries(services: Services) -> dict[str, dict[str, Any]]:
         name = f"task:{task}"
         entries[name] = {"id": name, "object": "model", "created": 0, "owned_by": "hybridd"}
     return entries
-
-
-__all__ = ["error_headers", "explanation", "models", "routed"]

@@ -184,9 +184,3 @@ class PeerProtocol(HttpToolsProtocol):
         # thrown away until the client has seen the end.
         self.transport.write_eof()
         self.loop.call_later(REFUSED_SECONDS, self.transport.close)
-
-
-def state_of(scope: dict[str, Any]) -> dict[str, Any]:
-    """``scope["state"]``: ``peer`` (absent on TCP), ``hub``, and ``link`` on a WebSocket."""
-    state: dict[str, Any] = scope["state"]
-    return state
