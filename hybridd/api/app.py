@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hybridd import logs
 from hybridd.api import openai
 from hybridd.api.endpoints import Call, read_query, read_struct
@@ -35,10 +37,11 @@ class App:
             await plugin_endpoint(scope, receive, send)
             return
         try:
-            refuse_browsers(scope)
+            headers = dict(scope["headers"])
+            refuse_browsers(headers)
             kind = _ROUTED.get(scope["path"])
             if kind is not None and scope["method"] == "POST":
-                await openai.routed(self._services, kind, scope, receive, send)
+                await openai.routed(self._services, kind, headers, scope, receive, send)
             else:
                 await self._other(scope, receive, send)
         except HybriddError as error:
@@ -82,12 +85,11 @@ class App:
             await send_json(send, answer)
 
 
-def refuse_browsers(scope: Scope) -> None:
+def refuse_browsers(headers: Mapping[bytes, bytes]) -> None:
     """No web page has business here: a request that names an Origin is refused, whatever it asks.
 
     Raises:
         PermissionRefused: always when the header is there.
     """
-    for name, _ in scope["headers"]:
-        if name == b"origin":
-            raise PermissionRefused("Requests with an Origin header are refused.", code="origin_refused")
+    if b"origin" in headers:
+        raise PermissionRefused("Requests with an Origin header are refused.", code="origin_refused")

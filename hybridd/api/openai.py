@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Raw
@@ -33,9 +34,10 @@ _FAREWELL_SECONDS = 5.0
 _SSE_HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
-async def routed(services: Services, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
-    """``/v1/chat/completions``, ``/v1/completions`` and ``/v1/embeddings``."""
-    headers = dict(scope["headers"])
+async def routed(
+    services: Services, kind: Kind, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """``/v1/chat/completions``, ``/v1/completions`` and ``/v1/embeddings``. ``headers``: the scope's, by name."""
 
     def header(name: bytes) -> str | None:
         value = headers.get(name)
@@ -43,7 +45,8 @@ async def routed(services: Services, kind: Kind, scope: Scope, receive: Receive,
 
     sink: _EventStream | None = None
     connection = scope["state"].get("connection")
-    task = asyncio.current_task()
+    # With the loop: without it asyncio asks the kernel for the pid first.
+    task = asyncio.current_task(connection.loop if connection is not None else None)
     try:
         body = await read_body(scope, receive, services.max_body_bytes)
         request = parse(kind, parse_body(body), header)
@@ -88,13 +91,11 @@ async def _send_whole(scope: Scope, send: Send, request: RoutedRequest, outcome:
     if request.explain:
         body = body.rstrip()[:-1] + b',"hybridd":' + encode(explanation(outcome)) + b"}"
     headers = _routed_headers(outcome)
-    headers += (
-        (b"x-hybridd-latency-ms", b"%.3f" % outcome.latency_ms),
-        (b"x-hybridd-cost-usd", b"%.6f" % (outcome.usd_micro / 1e6)),
-    )
+    headers.append((b"x-hybridd-latency-ms", b"%.3f" % outcome.latency_ms))
+    headers.append((b"x-hybridd-cost-usd", b"%.6f" % (outcome.usd_micro / 1e6)))
     connection = scope["state"].get("connection")
     if connection is not None:
-        head = b"".join([b"%b: %b\r\n" % header for header in headers])
+        head = b"\r\n".join([*map(b": ".join, headers), b""])
         if connection.answer_whole(scope, 200, _WHOLE_HEAD + head, body):
             return
     await send_bytes(send, 200, body, [JSON_TYPE, *headers])

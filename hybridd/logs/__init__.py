@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_FLAT = frozenset({str, int, float, bool, type(None)})
 USAGE_PATH = "logs/ml_usage.log"
 ALERTS_PATH = "logs/ml_alerts.log"
 # They log every job and every connection at INFO; what they have to say starts at WARNING.
@@ -105,8 +106,9 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(LEVELS[level])
 
 
-def usage(record: Mapping[str, Any] | msgspec.Struct) -> None:
-    """One finished request for ``ml_usage.log``. The record is encoded later, in the log's thread: do not change it."""
+def usage(record: Mapping[str, Any] | msgspec.Struct | Callable[[], Mapping[str, Any]]) -> None:
+    """One finished request for ``ml_usage.log``. The record is made (when it is a function) and encoded later, in the
+    log's thread: do not change it."""
     if _State.usage is not None:
         _State.usage.put(record)
 
@@ -231,18 +233,36 @@ def _redact_event(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str
 
 def _record_sink(name: str, path: Path, max_bytes: int, backups: int) -> Sink:
     file = RotatingFile(locations.resolve(path), max_bytes=max_bytes, backups=backups)
-    return Sink(name, file, _record_line, guard=_guard, notice=_notice_record, on_trouble=_report_trouble)
+    records = _Records()
+    return Sink(name, file, records.line, guard=records.guard, notice=_notice_record, on_trouble=_report_trouble)
 
 
-def _record_line(record: Any) -> bytes:
-    return _encoder.encode(record) + b"\n"
+class _Records:
+    """Renders the records of one log and keeps keys out of it.
 
+    Looks for keys once in all the texts of a write, each distinct one once: forty searches in each line cost more than
+    everything else, and what differs from line to line are figures and the request's own id.
+    """
 
-def _guard(lines: list[bytes]) -> list[bytes]:
-    """Looks for keys once in all the lines of a write: forty searches for each line cost more than everything else."""
-    if not _redactor.suspicious(b"".join(lines).decode()):
-        return lines
-    return [_guarded(line) for line in lines]
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def line(self, record: Any) -> bytes:
+        if callable(record):
+            record = record()
+        line = _encoder.encode(record) + b"\n"
+        if type(record) is dict and all(type(value) in _FLAT for value in record.values()):
+            self._texts.update(record)
+            self._texts.update([value for name, value in record.items() if type(value) is str and name != "id"])
+        else:
+            self._texts.add(line.decode())
+        return line
+
+    def guard(self, lines: list[bytes]) -> list[bytes]:
+        texts, self._texts = self._texts, set()
+        if not _redactor.suspicious("\n".join(texts)):
+            return lines
+        return [_guarded(line) for line in lines]
 
 
 def _guarded(line: bytes) -> bytes:

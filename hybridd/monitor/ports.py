@@ -42,7 +42,14 @@ class LedgerPort(Protocol):
 
 
 class CounterPort(Protocol):
-    """One quota's running count, as the ledger holds it."""
+    """One quota's running count, as the ledger holds it. ``total``: everything ever charged; ``cap``: the limit less
+    the buffer; ``observed``: what the provider said last."""
+
+    total: int
+    cap: int
+
+    @property
+    def observed(self) -> object: ...
 
     @property
     def quota(self) -> Quota: ...
@@ -59,7 +66,13 @@ class BindingPort(Protocol):
 
 
 class ReservationPort(Protocol):
-    """An admitted call: the quotas it counts against."""
+    """An admitted call: the quotas it counts against, and when it was admitted."""
+
+    @property
+    def admitted_boot_ns(self) -> int: ...
+
+    @property
+    def admitted_wall_ns(self) -> int: ...
 
     @property
     def binding(self) -> BindingPort: ...

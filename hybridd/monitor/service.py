@@ -72,7 +72,7 @@ class Monitor:
         self.alerts = Alerts(database, bus, clock)
         """The alerts, for those who raise, resolve or list them directly."""
         self._probes = Probes(hub, ledger, clock)
-        self._watch = QuotaWatch(clock, self._crossed)
+        self._watch = QuotaWatch(self._crossed)
         self._spend = HourlySpend()
         self._series = series.Series()
         self._machine = machine or Machine(database.path.parent)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from hybridd.clocks import Clock
 from hybridd.contracts.quotas import Quota
 from hybridd.monitor.ports import CounterPort, ReservationPort
 from hybridd.monitor.rules import warning_line
@@ -20,7 +19,7 @@ _MOST = 4_096
 
 
 class _Line:
-    __slots__ = ("clear", "limit", "line", "low", "quota")
+    __slots__ = ("cap", "clear", "limit", "line", "look_from", "low", "observed", "quota")
 
     def __init__(self, quota: Quota, limit: int) -> None:
         self.quota = quota
@@ -29,26 +28,39 @@ class _Line:
         self.line = warning_line(quota if limit == quota.limit else replace(quota, limit=limit))
         self.clear = self.line + max(self.line // 4, 1)
         self.low = False
+        # Room falls by what is charged, by the provider's word and by a new limit only: while none of these has taken
+        # it as far as the line, it need not be computed.
+        self.look_from = 0
+        self.observed: object = None
+        self.cap = 0
+
+    def still_clear(self, counter: CounterPort) -> bool:
+        if self.line < 0:
+            return True
+        return counter.total < self.look_from and counter.observed is self.observed and counter.cap == self.cap
+
+    def looked(self, counter: CounterPort, room: int) -> None:
+        self.observed, self.cap = counter.observed, counter.cap
+        self.look_from = 0 if self.low else counter.total + room - self.line
 
 
 class QuotaWatch:
     """``crossed(key)`` is called when a quota's room first falls to its line, and again only after it had been clear of
     it (by a quarter) in between."""
 
-    def __init__(self, clock: Clock, crossed: Callable[[str], None]) -> None:
-        self._clock = clock
+    def __init__(self, crossed: Callable[[str], None]) -> None:
         self._crossed = crossed
         self._lines: dict[CounterPort, _Line] = {}
 
     def admitted(self, reservation: ReservationPort) -> None:
-        """To be called after every admission. A few microseconds."""
-        now, wall = self._clock.boot_ns(), self._clock.wall_ns()
+        """To be called after every admission. A microsecond, as a rule."""
+        now, wall = reservation.admitted_boot_ns, reservation.admitted_wall_ns
         for counter in reservation.binding.counters:
             line = self._lines.get(counter)
+            if line is not None and line.quota is counter.quota and line.still_clear(counter):
+                continue
             if line is None or line.quota is not counter.quota or line.limit != counter.limit:
                 line = self._learn(counter)
-            if line.line < 0:
-                continue
             room = counter.room(now, wall)
             if room <= line.line:
                 if not line.low:
@@ -56,6 +68,7 @@ class QuotaWatch:
                     self._crossed(line.quota.key)
             elif line.low and room > line.clear:
                 line.low = False
+            line.looked(counter, room)
 
     def forget(self) -> None:
         """The quotas have changed."""

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from hybridd.contracts import protocol as wire
+from hybridd.deadlines import Deadlines
 from hybridd.plugin import answers
 from hybridd.plugin.link import ClientLink
 from hybridd.plugin.provider import CallFailure, Provider, Request, Result
@@ -32,13 +33,12 @@ class _Call:
     the request; so a task is only cancelled once it runs.
     """
 
-    __slots__ = ("running", "stream", "task", "timer", "why")
+    __slots__ = ("running", "stream", "task", "why")
 
     def __init__(self, stream: Stream | None) -> None:
         self.stream = stream
         self.running = False
         self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
         self.why: tuple[wire.ErrorKind, str] | None = None
 
     def cancel(self, kind: wire.ErrorKind, message: str) -> None:
@@ -51,6 +51,7 @@ class _Call:
 class Calls:
     def __init__(self, loop: asyncio.AbstractEventLoop, link: ClientLink, providers: Mapping[str, Provider]) -> None:
         self._loop = loop
+        self._deadlines = Deadlines(loop)
         self._link = link
         self._providers = providers
         self._calls: dict[int, _Call] = {}
@@ -157,9 +158,8 @@ class Calls:
 
     def _launch(self, number: int, call: _Call, deadline_ms: int, work: Coroutine[Any, Any, bytes]) -> None:
         self._calls[number] = call
-        call.timer = self._loop.call_later(
-            max(0.0, deadline_ms / 1000), call.cancel, "timeout", f"no answer within {deadline_ms} ms"
-        )
+        at = self._loop.time() + max(0, deadline_ms) / 1000
+        self._deadlines.set(number, at, call.cancel, "timeout", f"no answer within {deadline_ms} ms")
         call.task = self._loop.create_task(self._serve(number, call, work))
 
     # working
@@ -185,8 +185,7 @@ class Calls:
                 wire.CallError(kind="internal", sent="maybe"),
             )
         finally:
-            if call.timer is not None:
-                call.timer.cancel()
+            self._deadlines.cancel(number)
             self._calls.pop(number, None)
             if self._idle is not None and not self._calls and not self._idle.done():
                 self._idle.set_result(None)

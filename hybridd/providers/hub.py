@@ -216,12 +216,13 @@ class Hub:
             if runtime is not None and runtime.session is session:
                 self._refresh(runtime)
 
-    def call_ended(self, call: PluginCall) -> None:
+    def call_ended(self, call: PluginCall, now: float) -> None:
+        """``now``: loop time."""
         home = call.home
         if home is not None:
             call.home = None
             home.in_flight -= 1
-            home.last_used = asyncio.get_running_loop().time()
+            home.last_used = now
 
     def observed(self, provider: str, observations: list[wire.Observation]) -> None:
         self._tell(self.on_observed, provider, observations)
@@ -277,13 +278,12 @@ class Hub:
     ) -> PluginCall:
         """Writes the request at once. ``deadline`` is loop time and goes into the request. Never raises: a call that
         cannot be written has failed with ``sent: no``."""
-        loop = asyncio.get_running_loop()
         runtime = self._runtimes.get(provider)
         session = runtime.session if runtime is not None else None
         if runtime is None or session is None or session.draining:
             error = wire.CallError(kind="unavailable", sent="no")
             return failed_call(provider, method, error, f"provider {provider} is not connected")
-        left = round((deadline - loop.time()) * 1000)
+        left = round((deadline - session.loop.time()) * 1000)
         if left <= 0:
             return failed_call(
                 provider, method, wire.CallError(kind="timeout", sent="no"), "the deadline has already passed"

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Raw
 
 from hybridd.contracts import protocol as wire
+from hybridd.deadlines import Deadlines
 from hybridd.providers import messages
 from hybridd.providers.calls import CallFailed, OnEvents, PluginCall, failed_call
 from hybridd.providers.limits import RateCap
@@ -62,7 +63,7 @@ class Session:
         self.owner_gone: asyncio.Future[None] = loop.create_future()
         self._hub = hub
         self._link = link
-        self._loop = loop
+        self.loop = loop
         self._timing = timing
         self._next_id = 0
         self._misses = 0
@@ -70,6 +71,7 @@ class Session:
         self._quiet: asyncio.Future[None] | None = None
         self._rate = RateCap(loop.time)
         self._told = RateCap(loop.time, TOLD_PER_SECOND)
+        self._deadlines = Deadlines(loop)
         self._timer = loop.call_later(timing.initialize, self._initialize_overdue)
 
     @property
@@ -103,6 +105,7 @@ class Session:
             return
         self.closed = reason or "connection lost"
         self._timer.cancel()
+        self._deadlines.close()
         self._hub.session_lost(self)
         calls, self.calls = self.calls, {}
         for call in calls.values():
@@ -127,19 +130,16 @@ class Session:
             b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}'
             % (number, method.encode("ascii"), wire.encode(params))
         )
-        call.timer = self._loop.call_at(deadline + self._timing.deadline_grace, self._overdue, call)
+        self._deadlines.set(call, deadline + self._timing.deadline_grace, self._overdue, call)
         return call
 
     def cancel_call(self, call: PluginCall, reason: str) -> None:
         if call.done() or self.closed:
             return
         self._send_cancel(call, reason)
-        if call.timer is not None:
-            call.timer.cancel()
         error = wire.CallError(kind="cancelled", sent="maybe")
-        call.timer = self._loop.call_later(
-            self._timing.cancel, self._abandon, call, error, f"cancelled: {reason}; the plugin did not answer in time"
-        )
+        late = f"cancelled: {reason}; the plugin did not answer in time"
+        self._deadlines.set(call, self.loop.time() + self._timing.cancel, self._abandon, call, error, late)
 
     def grant_credit(self, call: PluginCall, nbytes: int) -> None:
         """Returned in steps of an eighth of the window: a credit for every chunk would double the messages."""
@@ -151,8 +151,8 @@ class Session:
 
     async def drained(self, deadline: float) -> None:
         """Waits until no call is open, up to ``deadline`` (loop time)."""
-        while not self.closed and self._open_calls() and (left := deadline - self._loop.time()) > 0:
-            self._quiet = self._loop.create_future()
+        while not self.closed and self._open_calls() and (left := deadline - self.loop.time()) > 0:
+            self._quiet = self.loop.create_future()
             await asyncio.wait([self._quiet], timeout=left)
 
     def _open_calls(self) -> bool:
@@ -164,7 +164,7 @@ class Session:
             "",
             SHUTDOWN,
             wire.Shutdown(grace_ms=round(grace * 1000)),
-            deadline=self._loop.time() + grace,
+            deadline=self.loop.time() + grace,
             on_events=None,
         )
         try:
@@ -203,7 +203,7 @@ class Session:
             self._next_id += 1
             self._ping = self.calls[self._next_id] = PluginCall(self, self._next_id, "", PING)
             self._link.send(b'{"jsonrpc":"2.0","id":%d,"method":"ping","params":{}}' % self._next_id)
-        self._timer = self._loop.call_later(timing.heartbeat, self.overdue_beat)
+        self._timer = self.loop.call_later(timing.heartbeat, self.overdue_beat)
 
     # messages of the plugin
 
@@ -296,7 +296,7 @@ class Session:
         self.info = params.plugin
         self.instance_id = params.instance_id
         self._timer.cancel()
-        self._timer = self._loop.call_later(self._timing.heartbeat, self.overdue_beat)
+        self._timer = self.loop.call_later(self._timing.heartbeat, self.overdue_beat)
         return result
 
     def _on_chunk(self, chunk: wire.Chunk) -> None:
@@ -307,13 +307,12 @@ class Session:
     # endings
 
     def _finish(self, call: PluginCall, outcome: wire.CallResult | wire.ProbeResult | CallFailed) -> None:
-        if call.timer is not None:
-            call.timer.cancel()
+        self._deadlines.cancel(call)
         call.end(outcome)
         if call.abandoned is not None and not call.abandoned.done():
             call.abandoned.set_result(None)
         if call.method not in (PING, SHUTDOWN):
-            self._hub.call_ended(call)
+            self._hub.call_ended(call, self.loop.time())
         if self._quiet is not None and not self._quiet.done() and not self._open_calls():
             self._quiet.set_result(None)
 
@@ -327,20 +326,18 @@ class Session:
         """Ends the call for its caller while the plugin still owes the answer; it keeps its place until then."""
         if self.closed or call.done():
             return
-        call.abandoned = self._loop.create_future()
+        call.abandoned = self.loop.create_future()
         call.end(CallFailed(error, message, call.abandoned))
         reason = f"request {call.id} ({call.method}) was not answered within {self._timing.abandon:g} s of its cancel"
-        call.timer = self._loop.call_later(self._timing.abandon, self.drop, reason)
+        self._deadlines.set(call, self.loop.time() + self._timing.abandon, self.drop, reason)
 
     def _end_lost(self, call: PluginCall) -> None:
-        if call.timer is not None:
-            call.timer.cancel()
         error = wire.CallError(kind="unavailable", sent="maybe")
         call.end(CallFailed(error, f"plugin {self.label} was lost: {self.closed}", self.owner_gone))
         if call.abandoned is not None:
             _follow(self.owner_gone, call.abandoned)
         if call.method not in (PING, SHUTDOWN):
-            self._hub.call_ended(call)
+            self._hub.call_ended(call, self.loop.time())
         if self._quiet is not None and not self._quiet.done() and not self._open_calls():
             self._quiet.set_result(None)
 

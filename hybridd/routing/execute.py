@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -61,6 +62,11 @@ class Executor:
         self.background: set[asyncio.Task[None]] = set()
         self.orphans: set[asyncio.Task[None]] = set()
 
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Asked for once: on 3.11 asyncio asks the kernel for the pid each time, and a call needed it five times."""
+        return asyncio.get_running_loop()
+
     async def run(
         self, request: RoutedRequest, found: Candidates, resolved: Resolved, outcome: Outcome, sink: Sink | None
     ) -> None:
@@ -74,7 +80,7 @@ class Executor:
         """
         options = resolved.settings.optimization
         budget = (found.task.timeout_seconds if found.task else None) or options.timeout_seconds
-        deadline = asyncio.get_running_loop().time() + budget
+        deadline = self.loop.time() + budget
         ruled_out: dict[str, str] = {}
         last: HybriddError | None = None
         refs = deque(found.refs)
@@ -85,7 +91,7 @@ class Executor:
             if skip is not None:
                 outcome.rejected.append(Rejected(str(ref), skip, "failed"))
                 continue
-            if asyncio.get_running_loop().time() >= deadline:
+            if self.loop.time() >= deadline:
                 last = DeadlineExceeded(f"The time budget of {budget:g} s ran out after {outcome.attempts} attempt(s).")
                 break
             if not self._judge.awaits_models(ref, resolved):
@@ -154,7 +160,7 @@ class Executor:
     async def _connect(self, ref: ModelRef, outcome: Outcome, deadline: float) -> bool:
         """Has the plugin started and waits for it; False with the reason appended to ``outcome.rejected``."""
         try:
-            await self._hub.ensure_connected(ref.provider, deadline - asyncio.get_running_loop().time())
+            await self._hub.ensure_connected(ref.provider, deadline - self.loop.time())
         except ProviderError as error:
             outcome.rejected.append(Rejected(str(ref), error.message, "disconnected", error.retry_after))
             return False
@@ -182,7 +188,7 @@ class Executor:
         self._cooldowns.begin(ref.provider, ref.model)
         outcome.attempts += 1
         began_wall = self._clock.wall_ns()
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         until = min(deadline, loop.time() + candidate.spec.timeout_seconds)
         pump = Pump(loop) if request.stream else None
         try:

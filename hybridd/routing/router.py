@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -180,7 +181,7 @@ class Router:
                 key, body=outcome.body, provider=chosen.ref.provider, model=chosen.ref.model, usage=outcome.usage
             )
         # The caller's answer goes out first; the settlement is queued already.
-        asyncio.get_running_loop().call_soon(self._remember, request, outcome)
+        self._executor.loop.call_soon(self._remember, request, outcome)
         return outcome
 
     def _remember(self, request: RoutedRequest, outcome: Outcome) -> None:
@@ -220,11 +221,10 @@ class Router:
             outcome.ended_ns = self._clock.boot_ns()
         row = request_row(request, outcome, error)
         self._database.writer.request(row)
-        record = usage_record(row)
-        logs.usage(record)
+        logs.usage(partial(usage_record, row))
         if self._bus.wanted("request"):
             reason = outcome.rejected[-1].reason if outcome.rejected else None
-            self._bus.publish("request", {**record, "fell_back": reason})
+            self._bus.publish("request", {**usage_record(row), "fell_back": reason})
 
     def _attempt_failed(self, ref: ModelRef, error: CallError, what: Meaning, message: str, began_wall_ns: int) -> None:
         """Puts the target to rest as the failure's meaning says."""

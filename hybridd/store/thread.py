@@ -49,6 +49,7 @@ class WriterThread:
         self._wake = threading.Lock()
         self._wake.acquire()
         self._state = BUSY
+        self._waking = False
         self._stopping = False
         self._condemned: str | None = None
         self._thread = threading.Thread(target=self._run, name="hybridd-writer", daemon=True)

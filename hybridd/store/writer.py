@@ -51,9 +51,17 @@ class Writer(WriterThread):
             future.set_exception(self._refusal())
         else:
             self._urgent.append((row, future))
-            if self._state:
-                self._notify()
+            if not self._waking:
+                # At the end of the tick: woken by the first of 32 rows, the thread took that one alone into its commit,
+                # and the others waited for it and for the interpreter.
+                self._waking = True
+                loop.call_soon(self._wake_for_dispatch)
         return future
+
+    def _wake_for_dispatch(self) -> None:
+        self._waking = False
+        if self._state:
+            self._notify()
 
     def settle(self, row: SettleRow) -> None:
         """Record how a call ended. Kept until it is written, whatever the disk does meanwhile."""

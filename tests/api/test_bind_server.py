@@ -20,6 +20,7 @@ from hybridd.api.plugin_link import Wire, plugin_endpoint
 from hybridd.api.server import build_server
 from hybridd.errors import StateError
 from hybridd.plugin.link import ClientLink, ConnectRefused
+from hybridd.providers.link import Timing
 from tests.providers.support import house
 
 
@@ -38,10 +39,10 @@ async def app(scope, receive, send):
 
 
 @contextlib.asynccontextmanager
-async def serving(path=None, graceful=1.0):
+async def serving(path=None, graceful=1.0, hub=None):
     directory = Path(tempfile.mkdtemp(prefix="hs"))
     bound = bind(directory / "s", environ={})
-    server = build_server(app, state={"extra": 7}, graceful_seconds=graceful)
+    server = build_server(app, hub=hub, state={"extra": 7}, graceful_seconds=graceful)
     task = asyncio.create_task(server.serve([bound.socket]))
     await server.listening.wait()
     try:
@@ -104,6 +105,45 @@ async def test_many_requests_on_one_connection():
             await reader.readuntil(b"}")
         writer.write(last)
         assert b"200 OK" in await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+
+async def one_answer(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    return await reader.readexactly(length)
+
+
+async def test_an_idle_connection_is_closed_but_a_slow_answer_is_not():
+    """A connection waits for its next request as long as the keep-alive says; an answer may take longer than that."""
+    async with serving() as (path, server):
+        server.config.timeout_keep_alive = 0.1
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        for target in (b"/", b"/slow", b"/"):  # /slow takes 0.3 s
+            writer.write(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+            async with asyncio.timeout(5):
+                assert json.loads(await one_answer(reader))["extra"] == 7
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_plugin_link_outlives_the_keep_alive_of_the_request_before_it():
+    """A connection that asked something before it became a plugin link is not closed by the idle timer of that."""
+    async with house(Timing()) as home, serving(hub=home.hub) as (path, server):
+        server.config.timeout_keep_alive = 0.05
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with asyncio.timeout(5):
+            await one_answer(reader)
+            writer.write(
+                b"GET /v1/plugins/connect HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+                b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await reader.read(1)
         writer.close()
 
 
