@@ -29,6 +29,10 @@ from hybridd.config.loader import load
 from hybridd.config.resolved import Resolved
 from hybridd.errors import EXIT_FAILURE, EXIT_OK, ConfigError, HybriddError
 from hybridd.ledger import Ledger
+from hybridd.local.jobs import Jobs
+from hybridd.local.pulls import Pulls
+from hybridd.local.residency import Residency
+from hybridd.local.residency_ports import real_ports
 from hybridd.monitor import Monitor
 from hybridd.providers import Hub, SpawnContext
 from hybridd.routing.rests import load_rests, save_rest
@@ -128,6 +132,8 @@ class Daemon:
         rng = random.Random()
         spawn = SpawnContext(socket=self._bound.path)
         self._hub = Hub(clock=self._clock, bus=self._bus, spawn=spawn, rng=rng)
+        self._residency = Residency(self._hub, self._bus, self._clock, real_ports())
+        self._jobs = Jobs(self._bus, self._clock)
         self._ledger = Ledger(self._database, self._clock, self._bus)
         self._router = Router(
             hub=self._hub,
@@ -162,6 +168,9 @@ class Daemon:
             ledger=self._ledger,
             database=self._database,
             monitor=self._monitor,
+            residency=self._residency,
+            jobs=self._jobs,
+            pulls=Pulls(self._jobs, self._ledger, self._residency),
             bus=self._bus,
             clock=self._clock,
             socket=self._bound.path,
@@ -251,6 +260,7 @@ class Daemon:
                 "calls still in flight at the deadline are cut and counted in full", calls=self._router.gate.in_flight
             )
         await self._monitor.stop()
+        await self._jobs.close()
         await self._hub.close(min(grace, 3.0))
         try:
             async with asyncio.timeout(5):

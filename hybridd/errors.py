@@ -79,7 +79,8 @@ class HybriddError(Exception):
         """The OpenAI-shaped error body: ``{"error": {"message", "type", "code", "param"[, "details"]}}``."""
         error: dict[str, Any] = {
             "message": self.message,
-            "type": self.type,
+            # Whoever found it out, hybridd or a provider: the request was wrong.
+            "type": "invalid_request_error" if self.status in (400, 404, 413) else self.type,
             "code": self.error_code,
             "param": self.param,
         }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,3 +118,38 @@ def test_the_last_word_for_each_key_counts(steps: list[tuple[int, float, bool]])
     loop.turn_to(100.0)
     assert fired.keys() == wanted.keys()
     assert all(fired[key] >= at for key, at in wanted.items())
+
+
+async def test_within_cancels_only_what_takes_too_long() -> None:
+    """A body that overstays leaves as TimeoutError, a quick one does not, and a task cancelled from outside stays
+    cancelled."""
+    loop = asyncio.get_running_loop()
+    deadlines = Deadlines(loop)
+    with deadlines.within(30):
+        await asyncio.sleep(0)
+    with pytest.raises(TimeoutError), deadlines.within(0.01):
+        await loop.create_future()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+    async def overstay() -> None:
+        with deadlines.within(30):
+            await loop.create_future()
+
+    cancelled = asyncio.create_task(overstay())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    deadlines.close()
+
+
+async def test_the_innermost_limit_that_is_over_speaks() -> None:
+    """Nested limits: the inner one's TimeoutError can be handled inside the outer one."""
+    deadlines = Deadlines(asyncio.get_running_loop())
+    with deadlines.within(30):
+        with pytest.raises(TimeoutError), deadlines.within(0.01):
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0)
+    deadlines.close()

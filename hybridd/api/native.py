@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from hybridd._version import __version__
+from hybridd.api import local
 from hybridd.api.endpoints import Call, Endpoint, Table
 from hybridd.api.snapshot import Status, status
 from hybridd.contracts import ids
@@ -184,7 +185,7 @@ async def history(call: Call) -> History:
 
 
 class ReportParameters(Strict):
-    """``group_by``: any of provider, model, task, day, hour, separated by commas."""
+    """``group_by``: any of provider, model, task, client, day, hour, separated by commas."""
 
     group_by: str = "provider,model"
     since: str | None = None
@@ -377,5 +378,6 @@ TABLE = Table(
         Endpoint("GET", "/v1/plugins", "Plugin processes and connections", plugins, Plugins),
         Endpoint("POST", "/v1/feedback", "Score an answer", feedback, FeedbackStored, body=Feedback),
         Endpoint("POST", "/v1/reload", "Read the configuration again", reload, dict[str, Any], body=Nothing),
+        *local.ENDPOINTS,
     ]
 )

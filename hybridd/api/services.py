@@ -9,6 +9,9 @@ from pathlib import Path
 from hybridd.bus import EventBus
 from hybridd.clocks import Clock
 from hybridd.ledger import Ledger
+from hybridd.local.jobs import Jobs
+from hybridd.local.pulls import Pulls
+from hybridd.local.residency import Residency
 from hybridd.monitor import Monitor
 from hybridd.providers import Hub
 from hybridd.routing.router import Router
@@ -24,6 +27,9 @@ class Services:
     ledger: Ledger
     database: Database
     monitor: Monitor
+    residency: Residency
+    jobs: Jobs
+    pulls: Pulls
     bus: EventBus
     clock: Clock
     socket: Path

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 
 import click
 
 from hybridd._version import __version__
 from hybridd.cli import diagnostics
+from hybridd.cli.lazy import LazyGroup
 
 COMPLETE_VARIABLE = "_HYBRIDD_COMPLETE"  # click's convention, in the scripts of `hybridd completion`
 
@@ -26,7 +26,9 @@ COMMANDS = {
     "feedback": "feedback",
     "alerts": "alerts",
     "events": "events",
+    "tui": "tui",
     "reload": "reload",
+    "models": "models",
     "plugin": "plugin",
     "doctor": "doctor",
     "completion": "completion",
@@ -41,31 +43,10 @@ Example:
 """
 
 
-class LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = COMMANDS.get(cmd_name)
-        if module is None:
-            return None
-        command: click.Command = import_module(f"hybridd.cli.commands.{module}").cli
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"; the nearest is '{near[0]}'" if near else ""
-            raise click.UsageError(f"there is no command '{args[0]}'{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-
 @click.group(
     cls=LazyGroup,
+    package="hybridd.cli.commands",
+    modules=COMMANDS,
     no_args_is_help=False,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -5,9 +5,10 @@ Importing httpx costs about 90 ms, more than everything else ``hybridd status`` 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,11 +26,19 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("hybridd", timeout=timeout)
         self._path = path
+        self.link: socket.socket | None = None
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = self.link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+    def hang_up(self) -> None:
+        """From any thread: whoever waits for the answer or reads it sees its end at once."""
+        link = self.link
+        if link is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                link.shutdown(socket.SHUT_RDWR)
 
 
 class Api:
@@ -55,13 +64,18 @@ class Api:
         with self.open(call) as response:
             return wire.decode(response.read())
 
-    def open(self, call: Call, *, timeout: float | None = -1.0) -> Response:
-        """The answer before its body is read; the same errors as :meth:`send`."""
+    def open(
+        self, call: Call, *, timeout: float | None = -1.0, began: Callable[[Callable[[], None]], None] | None = None
+    ) -> Response:
+        """The answer before its body is read; the same errors as :meth:`send`. ``began`` is given, before the answer
+        is waited for, what ends the call from another thread."""
         limit = self.timeout if timeout == -1.0 else timeout
         connection = _Connection(str(self.socket), limit)
         try:
             headers = {"content-type": "application/json", **call.headers} if call.body is not None else call.headers
             connection.request(call.method, call.path, call.encoded(), dict(headers))
+            if began is not None:
+                began(connection.hang_up)
             answer = connection.getresponse()
         except TimeoutError as error:
             connection.close()
@@ -93,6 +107,10 @@ class Response:
     ) -> None:
         self._answer.close()
         self._connection.close()
+
+    def hang_up(self) -> None:
+        """Ends the answer from another thread: whoever reads it sees its end at once."""
+        self._connection.hang_up()
 
     def read(self) -> bytes:
         return b"".join(self.chunks())

@@ -167,12 +167,11 @@ def local(settings: Settings) -> ProviderSpec:
     default = section.default_model
     default_path = locations.resolve(default) if default and default.lower().endswith(".gguf") else None
     files = gguf_files.find((models_dir, cache_dir), default_path)
+    # Whether there is a file is the residency's to say: one that appears later needs no reload.
     missing = None
     if importlib.util.find_spec("llama_cpp") is None:
         missing = "llama-cpp-python is not installed; install the extra: hybridd[local]"
-    elif not files:
-        missing = f"no GGUF file in {models_dir} or {cache_dir}"
-    default_name = default_path.stem if default_path else default
+    default_name = gguf_files.model_name(default_path) if default_path else default
     if default_name in files:  # "local:*" tries models in order: the default stands first
         files = {default_name: files[default_name], **files}
     return ProviderSpec(
@@ -182,7 +181,6 @@ def local(settings: Settings) -> ProviderSpec:
         enabled=section.enabled,
         origin="builtin",
         process="local",
-        models={stem: ModelSpec(stem) for stem in files},
         not_configured=missing,
         start="on_demand",
         idle_stop_seconds=section.idle_stop_seconds,
@@ -192,10 +190,16 @@ def local(settings: Settings) -> ProviderSpec:
         plugin_config={
             "models_dir": str(models_dir),
             "cache_dir": str(cache_dir),
+            "default_path": None if default_path is None else str(default_path),
             "files": {stem: str(file) for stem, file in files.items()},
             "default_model": default_name or next(iter(files), None),
+            "goal": section.goal,
             "context": section.context,
+            "parallel": section.parallel,
             "vram_limit_mb": section.vram_limit_mb,
+            "ram_limit_mb": section.ram_limit_mb,
+            "max_loaded": section.max_loaded,
+            "models": {name: model.model_dump(exclude_none=True) for name, model in section.models.items()},
             "options": {},
         },
     )

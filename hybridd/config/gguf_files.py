@@ -12,22 +12,27 @@ MAX_DEPTH = 6  # a Hub cache nests five deep: hub/models--org--name/snapshots/<r
 
 
 def find(folders: Iterable[Path], default: Path | None = None) -> dict[str, Path]:
-    """File stem to path, sorted by stem; the first folder wins for a stem found twice.
+    """Model name to path, sorted by name; the first folder wins for a name found twice.
 
     Later parts of split files and vision projectors (``mmproj``) are no models of their own. A folder that cannot be
     read holds nothing for us.
     """
     found: dict[str, Path] = {}
     if default is not None and default.suffix.lower() == ".gguf" and default.is_file():
-        found[default.stem] = default
+        found[model_name(default)] = default
     for folder in folders:
         for path in _walk(folder):
             stem = path.stem
             part = _PART.search(stem)
             if (part and part.group(1) != "00001") or stem.lower().startswith("mmproj"):
                 continue
-            found.setdefault(stem, path)
+            found.setdefault(model_name(path), path)
     return dict(sorted(found.items()))
+
+
+def model_name(file: Path) -> str:
+    """What a file is called in requests: its stem, without the number of a part."""
+    return _PART.sub("", file.stem)
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -246,6 +246,19 @@ class OptimizationSettings(Section):
     """Time budget of one request, fallbacks included."""
 
 
+class LocalModelSettings(Section):
+    """How one local model is loaded, where it differs from the rest."""
+
+    goal: Literal["quality", "context", "throughput"] | None = None
+    """What its plan is for; absent: ``local.goal``."""
+    context: Annotated[int, Field(gt=0)] | None = None
+    """Context length in tokens; absent: ``local.context``."""
+    parallel: Annotated[int, Field(gt=0, le=256)] | None = None
+    """Requests answered at the same time; absent: ``local.parallel``."""
+    keep_alive_seconds: NonNegative | None = None
+    """Seconds it stays in memory after its last call; absent: ``local.idle_stop_seconds``."""
+
+
 class LocalSettings(Section):
     """Local GGUF models."""
 
@@ -253,14 +266,24 @@ class LocalSettings(Section):
     """False: the provider ``local`` is not used."""
     vram_limit_mb: Annotated[int, Field(gt=0)] = 4096
     """Video memory that models may use together."""
+    ram_limit_mb: Annotated[int, Field(gt=0)] | None = None
+    """Main memory that models may use together; absent: what is free."""
+    max_loaded: Annotated[int, Field(gt=0)] | None = None
+    """Models that may be loaded at the same time; absent: as many as fit."""
     models_dir: str | None = None
     """Folder of GGUF files; absent: ``models`` in the data directory."""
     default_model: str | None = None
     """File stem or path of the model that ``local`` alone means; absent: the only one, or the first by name."""
+    goal: Literal["quality", "context", "throughput"] = "quality"
+    """What plans are for: the best answers, the longest context, or the most requests at the same time."""
     context: Annotated[int, Field(gt=0)] | None = None
-    """Context length to load models with; absent: the model's own, at most 4,096."""
+    """Context length to load models with; absent: what the plan finds for the goal."""
+    parallel: Annotated[int, Field(gt=0, le=256)] | None = None
+    """Requests that one model answers at the same time; absent: what the plan finds for the goal."""
     idle_stop_seconds: NonNegative | None = 600
-    """The worker stops, and its memory is freed, after that many seconds without a call."""
+    """A model's worker stops, and its memory is freed, after that many seconds without a call."""
+    models: dict[str, LocalModelSettings] = {}
+    """Models, by file stem, that are loaded differently."""
 
 
 class SpecialistsSettings(Section):
@@ -315,6 +338,20 @@ class ServerSettings(Section):
     """How long a graceful stop waits for calls in flight."""
 
 
+class TuiSettings(Section):
+    """The dashboard (``hybridd tui``)."""
+
+    theme: str | None = None
+    """``hybridd``, ``hybridd-light``, ``hybridd-contrast``, ``hybridd-safe``, ``ansi-dark``, ``ansi-light`` or another
+    theme of Textual's; absent: ``hybridd``."""
+    keymap: dict[str, str] = {}
+    """Binding id to keys, separated by commas (``{"app.quit": "ctrl+q"}``); docs/dashboard.md lists the ids."""
+    language: str | None = None
+    """Of the texts, for example ``pt-BR``; absent: the environment's."""
+    read_only: bool = False
+    """True: the dashboard changes nothing at the daemon."""
+
+
 class Settings(Section):
     """The whole configuration file."""
 
@@ -340,3 +377,5 @@ class Settings(Section):
     """Experiments by name."""
     server: ServerSettings = ServerSettings()
     """Socket and admission."""
+    tui: TuiSettings = TuiSettings()
+    """The dashboard."""

@@ -131,14 +131,24 @@ class QuotaInfo(Message):
     counted: Literal["end", "arrival"] = "end"
 
 
+class Failure(Message):
+    """Why a model could not be loaded: its weights, its KV cache, the runtime, its file, the GPU's driver, or no sign
+    of life."""
+
+    cause: Literal["weights", "kv", "runtime", "bad_file", "driver", "hung"]
+    message: str
+
+
 class Register(Message):
-    """Idempotent by instance: registering again replaces models and quotas."""
+    """Idempotent by instance: registering again replaces models and quotas. ``failure``: the provider could not start
+    at all and the process is about to end."""
 
     provider: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     models: list[ModelInfo] = []
     quotas: list[QuotaInfo] = []
     state: Literal["ready", "not_configured", "degraded", "retired"] = "ready"
     reason: str = ""
+    failure: Failure | None = None
 
 
 class Observation(Message):

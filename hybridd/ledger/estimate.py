@@ -14,6 +14,8 @@ import msgspec
 
 DEFAULT_TOKENS_PER_BYTE = 0.4
 """Before anything is learned. English prose is about 0.25, Portuguese 0.3, code and JSON 0.35."""
+LEAST_TOKENS_PER_BYTE = 0.1
+"""What text takes at the least: the words of the largest vocabularies are rarely longer than ten bytes."""
 TOKENS_PER_MESSAGE = 8
 """Role and separators of chat templates (OpenAI's cookbook counts 3 to 4; others need more)."""
 TOKENS_PER_IMAGE = 1_600
@@ -89,6 +91,20 @@ def input_tokens(size: PromptSize, ratio: Ratio | None = None) -> int:
     return max(
         1, ceil(size.text_bytes * per_byte) + size.messages * TOKENS_PER_MESSAGE + size.images * TOKENS_PER_IMAGE
     )
+
+
+def least_input_tokens(size: PromptSize) -> int:
+    """What the text alone takes at the least: a prompt that is too long by this is too long."""
+    return max(1, int(size.text_bytes * LEAST_TOKENS_PER_BYTE))
+
+
+def longest_prompt(body: dict[str, Any]) -> PromptSize:
+    """Weighs the heaviest of a body's prompts: each of a list is read for itself."""
+    for key in ("prompt", "input"):
+        prompts = body.get(key)
+        if isinstance(prompts, list) and any(isinstance(one, str | list) for one in prompts):
+            return max((prompt_size({**body, key: one}) for one in prompts), key=lambda size: size.text_bytes)
+    return prompt_size(body)
 
 
 def _parts(message: Any) -> Iterator[str | None]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from hybridd.monitor.gpu import GpuReport, Nvml
+from hybridd.local.gpus import GpuReport
+from hybridd.local.nvml import Nvml
 from hybridd.monitor.host import HostSample, sampler
 from hybridd.monitor.offload import Hung, Offload
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from hybridd.contracts.views import LimitView
-from hybridd.monitor.gpu import GpuReport
+from hybridd.local.gpus import GpuReport
 from hybridd.monitor.host import HostSample
 
 # A value that has not moved is written again only this often: the series stays drawable and the database small.

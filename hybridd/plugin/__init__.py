@@ -30,13 +30,14 @@ from hybridd.contracts.protocol import (
     QuotaInfo as Quota,
 )
 from hybridd.plugin.keys import KeyUnavailable, resolve_key
-from hybridd.plugin.provider import CallFailure, Plugin, PluginConfig, Provider, Request, Result
+from hybridd.plugin.provider import CallFailure, LoadFailed, Plugin, PluginConfig, Provider, Request, Result
 from hybridd.plugin.runtime import run, serve
 from hybridd.plugin.stream import Stream
 
 __all__ = [
     "CallFailure",
     "KeyUnavailable",
+    "LoadFailed",
     "Model",
     "Observation",
     "Plugin",

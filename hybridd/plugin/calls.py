@@ -115,6 +115,7 @@ class Calls:
             deadline=params.deadline_ms / 1000,
             trace_id=params.trace_id,
             loop=self._loop,
+            deadlines=self._deadlines,
         )
         provider = self._provider(number, params.provider)
         if provider is None:
@@ -137,6 +138,7 @@ class Calls:
             deadline=params.deadline_ms / 1000,
             trace_id=params.trace_id,
             loop=self._loop,
+            deadlines=self._deadlines,
         )
         work = provider.embed if method == "embed" else provider.predict
         self._launch(number, _Call(None), params.deadline_ms, self._plain(work, request))

@@ -11,6 +11,7 @@ import msgspec
 from hybridd.contracts.protocol import (
     CallError,
     ErrorKind,
+    Failure,
     ModelInfo,
     Observation,
     ProbeResult,
@@ -18,8 +19,10 @@ from hybridd.contracts.protocol import (
     Sent,
     Usage,
 )
+from hybridd.deadlines import Deadlines
 
 if TYPE_CHECKING:
+    from hybridd.deadlines import Within
     from hybridd.plugin.stream import Stream
 
 State = Literal["ready", "not_configured", "degraded", "retired"]
@@ -73,6 +76,23 @@ class CallFailure(Exception):
         )
 
 
+LoadCause = Literal["weights", "kv", "runtime", "bad_file", "driver", "hung"]
+
+
+class LoadFailed(Exception):
+    """Raise it from :meth:`Provider.start` when the model cannot be loaded: the daemon is told why, and the process
+    ends.
+
+    Args:
+        cause: ``weights`` or ``kv`` (no memory for them), ``bad_file``, ``driver``, ``hung``, or ``runtime``.
+        message: one sentence for people.
+    """
+
+    def __init__(self, cause: LoadCause, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(cause=cause, message=message)
+
+
 class Result:
     """The final answer. ``body``: the OpenAI answer (bytes as they came, or a dict); None after a stream.
 
@@ -102,7 +122,19 @@ class Result:
 class Request:
     """One call. ``raw`` is the OpenAI request body, ``model`` already the provider's own name in it."""
 
-    __slots__ = ("_body", "_expires", "_loop", "endpoint", "id", "model", "provider", "raw", "stream", "trace_id")
+    __slots__ = (
+        "_body",
+        "_deadlines",
+        "_expires",
+        "_loop",
+        "endpoint",
+        "id",
+        "model",
+        "provider",
+        "raw",
+        "stream",
+        "trace_id",
+    )
 
     def __init__(
         self,
@@ -116,6 +148,7 @@ class Request:
         deadline: float,
         trace_id: str,
         loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self.id = id
         self.provider = provider
@@ -126,12 +159,18 @@ class Request:
         self.trace_id = trace_id
         self._body: dict[str, Any] | None = None
         self._loop = loop
+        self._deadlines = deadlines or Deadlines(loop)
         self._expires = loop.time() + deadline
 
     @property
     def deadline(self) -> float:
         """Seconds left until the daemon gives up on this call."""
         return max(0.0, self._expires - self._loop.time())
+
+    def within(self, seconds: float) -> Within:
+        """``with request.within(5):`` raises TimeoutError in its body when that takes longer: what
+        ``asyncio.timeout`` does, cheaper by 2 µs."""
+        return self._deadlines.within(seconds)
 
     @property
     def body(self) -> dict[str, Any]:

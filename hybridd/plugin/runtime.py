@@ -21,7 +21,7 @@ from hybridd import locations
 from hybridd.contracts import protocol as wire
 from hybridd.plugin.calls import Calls
 from hybridd.plugin.link import ClientLink, ConnectRefused
-from hybridd.plugin.provider import Host, Plugin, PluginConfig, Provider
+from hybridd.plugin.provider import Host, LoadFailed, Plugin, PluginConfig, Provider
 
 CONNECT_SECONDS = 5.0
 STOP_SECONDS = 5.0
@@ -122,9 +122,20 @@ class Runtime(Host):
         )
 
     async def _start(self, provider: Provider) -> None:
-        """A provider that cannot start is registered as degraded with the reason: its siblings live on."""
+        """A provider that cannot start is registered as degraded with the reason: its siblings live on. A model that
+        cannot be loaded is the end of the process, once the daemon knows why.
+
+        Raises:
+            PluginError: the model could not be loaded.
+        """
         try:
             await provider.start()
+        except LoadFailed as error:
+            failed = wire.Register(
+                provider=provider.name, state="degraded", reason=error.failure.message, failure=error.failure
+            )
+            await self._request("provider/register", failed)
+            raise PluginError(error.failure.message) from None
         except Exception as error:  # noqa: BLE001  # whatever an author's start raises is a state to report
             provider.state, provider.reason = "degraded", f"start failed: {type(error).__name__}: {error}"
             provider.log("error", provider.reason)

@@ -107,6 +107,10 @@ class PluginCall:
     def done(self) -> bool:
         return self._outcome is not None
 
+    def peek(self) -> Outcome | CallFailed | None:
+        """The outcome if it is in."""
+        return self._outcome
+
     async def outcome(self) -> Outcome:
         """The one final answer. May be awaited again after a cancellation; by one task at a time.
 

@@ -21,10 +21,12 @@ from hybridd.config.resolved import ProviderSpec
 from hybridd.contracts import protocol as wire
 from hybridd.contracts.views import PluginView, ProviderView
 from hybridd.errors import DeadlineExceeded, ProviderError
-from hybridd.providers.calls import OnEvents, PluginCall, failed_call
+from hybridd.providers.calls import InFlight, OnEvents, PluginCall, failed_call
+from hybridd.providers.fleet import Fleet, OwnedProcess, RoutedParams
 from hybridd.providers.link import Link, Peer
 from hybridd.providers.messages import Refused
 from hybridd.providers.process import PluginProcess
+from hybridd.providers.processes import Processes
 from hybridd.providers.registry import ProviderRuntime, check_claim, unusable
 from hybridd.providers.session import TOLD_CHARACTERS, Session
 from hybridd.providers.spawn import SpawnContext, is_spawned, plans
@@ -47,9 +49,8 @@ class Hub:
         self._spawn = spawn if rng is None else msgspec.structs.replace(spawn, rng=rng)
         self._specs: dict[str, ProviderSpec] = {}
         self._runtimes: dict[str, ProviderRuntime] = {}
-        self._processes: dict[str, PluginProcess] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
-        self._replaced: set[PluginProcess] = set()
+        self._processes = Processes(self._spawn, clock, self._runtimes, self._process_changed, self._withdraw)
+        self._fleets: dict[str, Fleet] = {}
         self._sessions: set[Session] = set()
         self._closed = False
 
@@ -59,15 +60,27 @@ class Hub:
     def providers(self) -> Mapping[str, ProviderRuntime]:
         return self._runtimes
 
+    def add_fleet(self, provider: str, fleet: Fleet) -> None:
+        """``fleet`` owns the processes behind this provider from now on; once, before the first configuration."""
+        self._fleets[provider] = fleet
+        self._runtime(provider).fleet = fleet
+
+    @property
+    def spawn_context(self) -> SpawnContext:
+        return self._spawn
+
     def prepare(self, specs: Mapping[str, ProviderSpec]) -> None:
         """Makes the names known without starting anything, so that the first request sees them."""
         self._specs = dict(specs)
+        for name, fleet in self._fleets.items():
+            fleet.prepare(specs.get(name))
+            self._runtime(name).models = dict(fleet.models())
         for name, spec in specs.items():
             self._runtime(name).spec = spec
         for name in [name for name in self._runtimes if name not in specs]:
             runtime = self._runtimes[name]
             runtime.spec = None
-            if runtime.process is not None or runtime.session is None:
+            if runtime.fleet is None and (runtime.process is not None or runtime.session is None):
                 del self._runtimes[name]
         self._refresh_all()
 
@@ -75,47 +88,23 @@ class Hub:
         """Makes the processes match. Unchanged ones keep running; changed ones are replaced without losing a call:
         the new process takes the names over as it registers, the old one finishes its calls."""
         self.prepare(specs)
-        wanted = plans(specs)
-        for key, process in list(self._processes.items()):
-            plan = wanted.get(key)
-            if plan is None:
-                del self._processes[key]
-                self._retire(process, None)
-            elif plan != process.plan or process.state == "failed" or self._may_have_new_key(process):
-                # A reload is also how a user asks to try a failed plugin again, and to take a new key.
-                self._processes[key] = successor = self._new_process(key, wanted)
-                self._retire(process, successor)
-        for key in wanted:
-            if key not in self._processes:
-                self._processes[key] = self._new_process(key, wanted)
-        by_provider = {name: self._processes[key] for key, plan in wanted.items() for name in plan.config}
+        wanted = plans({name: spec for name, spec in specs.items() if name not in self._fleets})
+        self._processes.apply(wanted)
+        by_provider = {name: process for process in self._processes for name in process.plan.config}
         for name, runtime in self._runtimes.items():
             runtime.process = by_provider.get(name)
             held = runtime.session
             if held is not None and held.process is not None and runtime.process is None:
                 runtime.detach()
-        for process in self._processes.values():
-            if not process.started:
-                process.run()
+        self._processes.start()
+        for fleet in self._fleets.values():
+            fleet.apply()
         self._refresh_all()
-
-    def _may_have_new_key(self, process: PluginProcess) -> bool:
-        """A key's program is only run by the plugin as it starts; so is a provider without its key looked at again.
-        (Key files are part of the plan.)"""
-        names = process.plan.config
-        references = [settings.get("api_key") for settings in names.values()]
-        if any(isinstance(reference, dict) and reference.get("command") for reference in references):
-            return True
-        return any(self._runtimes[name].state == "not_configured" for name in names if name in self._runtimes)
 
     async def close(self, grace: float) -> None:
         """Ends every plugin; calls still open fail."""
         self._closed = True
-        await asyncio.gather(
-            *(process.close(grace) for process in (*self._processes.values(), *self._replaced)),
-        )
-        for task in tuple(self._retiring):
-            task.cancel()
+        await asyncio.gather(self._processes.close(grace), *(fleet.close(grace) for fleet in self._fleets.values()))
         external = [session for session in self._sessions if not session.closed]
         await asyncio.gather(*(session.shutdown(grace) for session in external))
         for session in external:
@@ -135,12 +124,12 @@ class Hub:
         if self._closed:
             raise Refused(wire.INVALID_REQUEST, "the daemon is stopping")
         if params.token:
-            process = next((one for one in self._processes.values() if one.take_token(params.token)), None)
+            process = next((one for one in self._owned() if one.take_token(params.token)), None)
             if process is None:
                 raise Refused(wire.BAD_TOKEN, "the token is unknown or was used before")
             session.process = process
             process.attached(session, params.plugin.version)
-            settings: dict[str, dict[str, Any]] = process.plan.config
+            settings: dict[str, dict[str, Any]] = process.settings
         else:
             settings = {
                 name: spec.plugin_config
@@ -157,12 +146,16 @@ class Hub:
     def register(self, session: Session, params: wire.Register) -> wire.Ping:
         """Binds a provider name to a connection; again from the same instance replaces models and quotas."""
         name = params.provider
-        own = session.process is not None and self.process_of(name) is session.process
+        own = session.process is not None and name in session.process.settings
         check_claim(session, name, self._specs.get(name), self._runtimes.get(name), own=own)
         reason = unusable(params)
         if reason is not None:
             raise Refused(wire.INVALID_PARAMS, f"provider/register {name}: {reason}", fatal=False)
         runtime = self._runtime(name)
+        if runtime.fleet is not None:
+            session.providers.add(name)
+            runtime.fleet.register(session, params)
+            return wire.Ping()
         previous = runtime.session
         if previous is not None and previous is not session and not previous.closed:
             previous.providers.discard(name)
@@ -179,8 +172,23 @@ class Hub:
         self._tell(self.on_registered, name)
         return wire.Ping()
 
+    def fleet_changed(self, provider: str) -> None:
+        """Its models or its state are not what they were."""
+        runtime = self._runtime(provider)
+        fleet = runtime.fleet
+        assert fleet is not None
+        models = fleet.models()
+        if runtime.models != models:
+            runtime.models = dict(models)
+            self._tell(self.on_registered, provider)
+        self._refresh(runtime)
+
+    def _owned(self) -> list[OwnedProcess]:
+        """Every process that we started."""
+        return [*self._processes, *(one for fleet in self._fleets.values() for one in fleet.workers)]
+
     def process_of(self, name: str) -> PluginProcess | None:
-        return next((one for one in self._processes.values() if name in one.plan.config), None)
+        return self._processes.of(name)
 
     # from the sessions
 
@@ -194,17 +202,13 @@ class Hub:
             session.death.forget()
         if process is not None:
             process.lost(session, session.closed)
-        for name in tuple(session.providers):
-            runtime = self._runtimes.get(name)
-            if runtime is not None and runtime.session is session:
-                runtime.detach()
-                self._refresh(runtime)
+        self._withdraw(session)
 
     def session_violated(self, session: Session, reason: str) -> None:
         process = session.process
         if process is None:
             # Broken before its token was seen: the process is known by its number.
-            process = next((one for one in self._processes.values() if one.pid == session.peer.pid), None)
+            process = next((one for one in self._owned() if one.pid == session.peer.pid), None)
         if process is not None:
             process.violated(reason)
         if self._bus.wanted("plugin"):
@@ -213,7 +217,7 @@ class Hub:
     def session_changed(self, session: Session) -> None:
         for name in session.providers:
             runtime = self._runtimes.get(name)
-            if runtime is not None and runtime.session is session:
+            if runtime is not None and (runtime.session is session or runtime.fleet is not None):
                 self._refresh(runtime)
 
     def call_ended(self, call: PluginCall, now: float) -> None:
@@ -234,23 +238,38 @@ class Hub:
         logging.getLogger(f"hybridd.plugin.{name}").log(logging.getLevelNamesMapping()[entry.level.upper()], "%s", said)
 
     def plugin_progress(self, session: Session, progress: wire.Progress) -> None:
+        if session.process is not None:
+            session.process.progressed(progress)
         if self._bus.wanted("plugin"):
             self._bus.publish("plugin", {"event": "progress", "plugin": session.label, **msgspec.to_builtins(progress)})
 
     # calls
 
-    def connected(self, provider: str) -> bool:
-        """Can a call be written right now?"""
+    def connected(self, provider: str, model: str = "") -> bool:
+        """Can a call be written right now? ``model`` matters to a provider that has a process for each."""
         runtime = self._runtimes.get(provider)
-        return runtime is not None and runtime.session is not None and not runtime.session.draining
+        if runtime is None:
+            return False
+        if runtime.fleet is not None:
+            return runtime.fleet.connected(model)
+        return runtime.session is not None and not runtime.session.draining
 
-    async def ensure_connected(self, provider: str, timeout: float) -> None:
-        """Starts an on-demand plugin and waits for its registration.
+    async def look_again(self, provider: str, model: str) -> bool:
+        """A model that nobody knows: may its provider have it by now? Only a fleet can say."""
+        fleet = self._fleets.get(provider)
+        return fleet is not None and await fleet.look_again(model)
+
+    async def ensure_connected(self, provider: str, timeout: float, model: str = "") -> None:
+        """Starts an on-demand plugin and waits for its registration; of a fleet, loads ``model``.
 
         Raises:
             ProviderError: it cannot be had: unknown, disabled, not configured, retired, failed, waiting to be
                 started again, or not there in time.
         """
+        fleet = self._fleets.get(provider)
+        if fleet is not None:
+            await fleet.ensure(model, timeout)
+            return
         try:
             async with asyncio.timeout(timeout):
                 while not self.connected(provider):
@@ -271,7 +290,7 @@ class Hub:
         self,
         provider: str,
         method: str,
-        params: wire.Generate | wire.Embed | wire.Predict | wire.Probe,
+        params: RoutedParams,
         *,
         deadline: float,
         on_events: OnEvents | None = None,
@@ -279,8 +298,11 @@ class Hub:
         """Writes the request at once. ``deadline`` is loop time and goes into the request. Never raises: a call that
         cannot be written has failed with ``sent: no``."""
         runtime = self._runtimes.get(provider)
+        home: InFlight | None = runtime
         session = runtime.session if runtime is not None else None
-        if runtime is None or session is None or session.draining:
+        if runtime is not None and runtime.fleet is not None:
+            session, home = runtime.fleet.route(params) or (None, None)
+        if home is None or session is None or session.draining:
             error = wire.CallError(kind="unavailable", sent="no")
             return failed_call(provider, method, error, f"provider {provider} is not connected")
         left = round((deadline - session.loop.time()) * 1000)
@@ -291,8 +313,8 @@ class Hub:
         params.deadline_ms = left
         call = session.start_call(provider, method, params, deadline=deadline, on_events=on_events)
         if not call.done():
-            call.home = runtime
-            runtime.in_flight += 1
+            call.home = home
+            home.in_flight += 1
         return call
 
     async def probe(self, provider: str, timeout: float) -> wire.ProbeResult:
@@ -301,6 +323,9 @@ class Hub:
         Raises:
             CallFailed: not connected, or it failed.
         """
+        fleet = self._fleets.get(provider)
+        if fleet is not None:
+            return await fleet.probe(timeout)
         deadline = asyncio.get_running_loop().time() + timeout
         call = self.start_call(provider, "probe", wire.Probe(provider=provider), deadline=deadline)
         outcome = await call.outcome()
@@ -310,13 +335,14 @@ class Hub:
     # views
 
     def plugin_views(self) -> list[PluginView]:
-        own = [process.view(sorted(process.plan.config)) for process in self._processes.values()]
+        own = [process.view(sorted(process.plan.config)) for process in self._processes]
         foreign = [
             session_view(session, self._specs)
             for session in self._sessions
             if session.process is None and session.info is not None
         ]
-        return sorted([*own, *foreign], key=lambda view: view.name)
+        fleets = [view for fleet in self._fleets.values() for view in fleet.plugin_views()]
+        return sorted([*own, *foreign, *fleets], key=lambda view: view.name)
 
     def provider_views(self) -> list[ProviderView]:
         """As the plugin side sees them (cooldowns are the router's)."""
@@ -330,43 +356,13 @@ class Hub:
             runtime = self._runtimes[name] = ProviderRuntime(name, lambda: self._clock.wall_ns() / NS)
         return runtime
 
-    def _new_process(self, key: str, wanted: Mapping[str, Any]) -> PluginProcess:
-        return PluginProcess(wanted[key], self._spawn, self._clock, self._process_changed, self._idle_seconds)
-
-    def _retire(self, process: PluginProcess, successor: PluginProcess | None) -> None:
-        self._replaced.add(process)
-        task = asyncio.get_running_loop().create_task(self._drain(process, successor))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-
-    async def _drain(self, process: PluginProcess, successor: PluginProcess | None) -> None:
-        """The old process goes once its successor has taken over and its calls are answered."""
-        timing = self._spawn.timing
-        loop = asyncio.get_running_loop()
-        try:
-            if successor is not None:
-                await successor.settled(timing.start)
-            session = process.session
-            if session is not None:
-                session.draining = True
-                for name in tuple(session.providers):
-                    runtime = self._runtimes.get(name)
-                    if runtime is not None and runtime.session is session:
-                        runtime.detach()
-                        self._refresh(runtime)
-                await session.drained(loop.time() + timing.drain)
-            await process.close(timing.stop)
-        finally:
-            self._replaced.discard(process)
-
-    def _idle_seconds(self, process: PluginProcess) -> float | None:
-        """Seconds since the last call of any of its providers ended; None while one is open."""
-        now = asyncio.get_running_loop().time()
-        mine = [self._runtimes[name] for name in process.plan.config if name in self._runtimes]
-        if any(runtime.in_flight for runtime in mine):
-            return None
-        latest = max((runtime.last_used for runtime in mine), default=0.0)
-        return now - max(latest, process.ready_at)
+    def _withdraw(self, session: Session) -> None:
+        """Its names are no longer its own."""
+        for name in tuple(session.providers):
+            runtime = self._runtimes.get(name)
+            if runtime is not None and runtime.session is session:
+                runtime.detach()
+                self._refresh(runtime)
 
     def _process_changed(self, process: PluginProcess) -> None:
         for name in process.plan.config:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from hybridd.clocks import NS, Clock
+from hybridd.contracts.protocol import Progress
 from hybridd.contracts.views import PluginView, ProviderStateName
 from hybridd.providers.limits import Backoff
 from hybridd.providers.spawn import Child, ProcessPlan, SpawnContext, SpawnFailed, spawn
@@ -73,6 +74,7 @@ class PluginProcess:
         self._task: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self.ready_at = 0.0
+        self._progress_at = 0.0
 
     # asked for by the hub
 
@@ -101,6 +103,10 @@ class PluginProcess:
             self.ready_at = asyncio.get_running_loop().time()
             self._set("ready", "")
             self._notice()
+
+    def progressed(self, progress: Progress) -> None:
+        """A start that goes on is not overdue."""
+        self._progress_at = asyncio.get_running_loop().time()
 
     def violated(self, reason: str) -> None:
         """It broke the protocol: this life is over."""
@@ -132,6 +138,11 @@ class PluginProcess:
                     await waiter
         except TimeoutError:
             logger.warning("plugin %s is still starting after %g s", self.plan.key, timeout)
+
+    @property
+    def settings(self) -> dict[str, dict[str, object]]:
+        """What travels in ``initialize``: settings by provider name."""
+        return self.plan.config
 
     @property
     def started(self) -> bool:
@@ -219,11 +230,12 @@ class PluginProcess:
         return failure, True
 
     async def _until_ready(self, child: Child) -> str | None:
-        deadline = asyncio.get_running_loop().time() + self._context.timing.start
+        began = asyncio.get_running_loop().time()
         while self.state == "starting" and not self._closing.is_set():
-            left = deadline - asyncio.get_running_loop().time()
+            since = max(began, self._progress_at)
+            left = since + self._context.timing.start - asyncio.get_running_loop().time()
             if child.exited.done():
-                return self._death(child)
+                return child.death()
             if self.violation:
                 return f"dropped: {self.violation}"
             if left <= 0:
@@ -239,7 +251,7 @@ class PluginProcess:
             now = asyncio.get_running_loop().time()
             wait: float | None = None
             if child.exited.done():
-                return self._death(child)
+                return child.death()
             if self.violation:
                 return f"dropped: {self.violation}"
             if self._closing.is_set():
@@ -272,12 +284,6 @@ class PluginProcess:
             child.kill(signal.SIGTERM)
             await asyncio.wait([child.exited], timeout=min(self._grace, self._context.timing.stop))
 
-    def _death(self, child: Child) -> str:
-        code = child.exited.result()
-        how = f"exited with {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
-        last = child.stderr[-1] if child.stderr else ""
-        return f"{how}: {last}" if last else how
-
     async def _wait(self, child: Child, timeout: float | None) -> None:
         """Until the child exits, something is told to us, or the time is up."""
         self._news = asyncio.get_running_loop().create_future()
@@ -308,10 +314,3 @@ class PluginProcess:
             if not waiter.done():
                 waiter.set_result(None)
         self._on_change(self)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

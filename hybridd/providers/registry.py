@@ -11,6 +11,7 @@ from hybridd.contracts import protocol as wire
 from hybridd.contracts.protocol import ModelInfo, QuotaInfo, Register
 from hybridd.contracts.quotas import Window
 from hybridd.contracts.views import ProviderStateName
+from hybridd.providers.fleet import Fleet
 from hybridd.providers.messages import Refused
 from hybridd.providers.process import PluginProcess
 from hybridd.providers.session import Session
@@ -41,6 +42,7 @@ class ProviderRuntime:
         self.last_used = 0.0
         self.session: Session | None = None
         self.process: PluginProcess | None = None
+        self.fleet: Fleet | None = None
         self._registered: Register | None = None
         self._wall = wall
         self._waiters: list[asyncio.Future[None]] = []
@@ -83,6 +85,8 @@ class ProviderRuntime:
             return "disabled", "disabled in the configuration", False
         if spec is not None and spec.not_configured is not None:
             return "not_configured", spec.not_configured, False
+        if self.fleet is not None:
+            return self.fleet.state()
         if self.session is not None and self._registered is not None:
             return self._connected_state(self.session, self._registered)
         if self.process is None:

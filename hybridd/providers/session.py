@@ -29,8 +29,8 @@ from hybridd.providers.messages import Refused, Violation, named
 from hybridd.providers.watch import DeathWatch
 
 if TYPE_CHECKING:
+    from hybridd.providers.fleet import OwnedProcess
     from hybridd.providers.hub import Hub
-    from hybridd.providers.process import PluginProcess
 
 logger = logging.getLogger("hybridd.providers")
 
@@ -51,7 +51,7 @@ class Session:
         self.peer = peer
         self.info: wire.PluginInfo | None = None
         self.instance_id = ""
-        self.process: PluginProcess | None = None
+        self.process: OwnedProcess | None = None
         self.death = DeathWatch(peer.pid, None)
         self.since = time.time()
         self.providers: set[str] = set()

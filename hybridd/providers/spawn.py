@@ -226,6 +226,13 @@ class Child(asyncio.SubprocessProtocol):
         except PermissionError:
             self._log.warning("process group %d may not be signalled", self.pid)
 
+    def death(self) -> str:
+        """How it ended, with its last words; only once ``exited``."""
+        code = self.exited.result()
+        how = f"exited with {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+        last = self.stderr[-1] if self.stderr else ""
+        return f"{how}: {last}" if last else how
+
     def close(self) -> None:
         """Frees the pipes once the process is gone."""
         if self._transport is not None:
@@ -283,3 +290,10 @@ async def spawn(context: SpawnContext, plan: ProcessPlan, token: str) -> Child:
     except OSError as error:
         raise SpawnFailed(f"cannot start {program}: {error}") from None
     return child
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -124,7 +124,7 @@ class Executor:
         self, ref: ModelRef, request: RoutedRequest, resolved: Resolved, outcome: Outcome, deadline: float
     ) -> tuple[Feasible, Reservation] | None:
         """A reserved candidate, or None with the reason appended to ``outcome.rejected``."""
-        connected = self._hub.connected(ref.provider)
+        connected = self._hub.connected(ref.provider, ref.model)
         # A plugin is not started for a call that its limits would refuse.
         verdict = self._judge.verdict(ref, request, resolved, quotas=not connected)
         if isinstance(verdict, Feasible) and not connected:
@@ -132,6 +132,9 @@ class Executor:
                 return None
             verdict = self._judge.verdict(ref, request, resolved)
         if isinstance(verdict, Rejected):
+            # A file that has just appeared is a model the next moment.
+            if verdict.code == "unknown_model" and await self._hub.look_again(ref.provider, ref.model):
+                return await self._prepare(ref, request, resolved, outcome, deadline)
             outcome.rejected.append(verdict)
             return None
         spec = verdict.spec
@@ -160,7 +163,7 @@ class Executor:
     async def _connect(self, ref: ModelRef, outcome: Outcome, deadline: float) -> bool:
         """Has the plugin started and waits for it; False with the reason appended to ``outcome.rejected``."""
         try:
-            await self._hub.ensure_connected(ref.provider, deadline - self.loop.time())
+            await self._hub.ensure_connected(ref.provider, deadline - self.loop.time(), ref.model)
         except ProviderError as error:
             outcome.rejected.append(Rejected(str(ref), error.message, "disconnected", error.retry_after))
             return False

@@ -11,10 +11,13 @@ from hybridd.config.resolved import ProviderSpec, Resolved
 from hybridd.contracts.quotas import ModelRef
 from hybridd.contracts.views import Rejected
 from hybridd.ledger import Ledger
+from hybridd.ledger.estimate import least_input_tokens, longest_prompt
 from hybridd.routing.candidates import KnownModel, expand, knows_model
 from hybridd.routing.cooldown import Cooldowns
 from hybridd.routing.estimate import Estimate, estimate
 from hybridd.routing.request import RoutedRequest
+
+_CANNOT = {"generate": "it makes no texts", "embed": "it makes no embeddings"}
 
 
 class Runtime(Protocol):
@@ -56,9 +59,9 @@ class Judge:
     ) -> Feasible | Rejected:
         """``quotas=False`` leaves the limits to the reservation that follows at once."""
         spec = resolved.providers.get(ref.provider)
-        rejected = self._provider_problem(ref, spec, resolved)
-        if rejected is not None:
-            return rejected
+        problem = self._provider_problem(ref, spec, resolved)
+        if problem is not None:
+            return Rejected(str(ref), *problem)
         assert spec is not None  # _provider_problem rejects an unknown provider
         known = self._known(ref, request)
         if isinstance(known, Rejected):
@@ -67,14 +70,11 @@ class Judge:
         if resting is not None:
             return resting
         reserved = estimate(request, known, spec.account, self._ledger, ref.provider)
-        needed = reserved.amounts.total_tokens
-        if known.context is not None and needed > known.context:
-            return Rejected(
-                str(ref),
-                f"about {reserved.input_tokens} prompt tokens and {reserved.amounts.output_tokens} for the answer do "
-                f"not fit its context of {known.context}",
-                "context",
-            )
+        if known.context is not None and reserved.amounts.total_tokens > known.context:
+            # The reservation is for all prompts and answers together; the context is for one of each.
+            too_long = self._too_long(spec, known, known.context, request, reserved)
+            if too_long is not None:
+                return Rejected(str(ref), too_long, "context")
         if quotas:
             # Models and prices that only the plugin knows come with its registration.
             priced = known.price is not None or self._is_coming(ref.provider)
@@ -83,28 +83,45 @@ class Judge:
                 return Rejected(str(ref), refusal.reason, refusal.code, refusal.retry_after)
         return Feasible(ref, spec, known, reserved)
 
-    def _provider_problem(self, ref: ModelRef, spec: ProviderSpec | None, resolved: Resolved) -> Rejected | None:
-        candidate = str(ref)
+    def _provider_problem(self, ref: ModelRef, spec: ProviderSpec | None, resolved: Resolved) -> tuple[str, str] | None:
+        """The reason and its code."""
         if spec is None:
-            return Rejected(candidate, f"there is no provider '{ref.provider}'", "not_configured")
+            return f"there is no provider '{ref.provider}'", "not_configured"
         if not spec.enabled:
-            return Rejected(candidate, "disabled in the configuration", "disabled")
+            return "disabled in the configuration", "disabled"
         if ref.provider == "ollama" and not resolved.flags.use_ollama:
-            return Rejected(candidate, "the flag use_ollama is off", "disabled")
+            return "the flag use_ollama is off", "disabled"
         if spec.not_configured is not None:
-            return Rejected(candidate, f"not configured: {spec.not_configured}", "not_configured")
+            return f"not configured: {spec.not_configured}", "not_configured"
         runtime = self._runtime(ref.provider)
         state = runtime.state if runtime is not None else "disconnected"
         reason = runtime.reason if runtime is not None else ""
         if state == "retired":
-            return Rejected(candidate, reason or "retired by its host", "retired")
+            return reason or "retired by its host", "retired"
         if state == "not_configured":
-            return Rejected(candidate, f"not configured: {reason}", "not_configured")
+            return f"not configured: {reason}", "not_configured"
         if state in ("failed", "disabled"):
-            return Rejected(candidate, reason or f"its plugin is {state}", "disconnected")
+            return reason or f"its plugin is {state}", "disconnected"
         if state == "disconnected":
-            return Rejected(candidate, reason or "its plugin is not connected", "disconnected")
+            return reason or "its plugin is not connected", "disconnected"
         return None
+
+    def _too_long(
+        self, spec: ProviderSpec, known: KnownModel, context: int, request: RoutedRequest, reserved: Estimate
+    ) -> str | None:
+        """The reason, when the longest prompt with its answer does not fit. An answer without a bound may be short."""
+        size = longest_prompt(request.body)
+        if spec.plugin == "llama_cpp":
+            # The engine counts exactly, and its refusal costs nothing: only what cannot fit is not shown to it.
+            prompt, how = least_input_tokens(size), "at least"
+        else:
+            prompt, how = self._ledger.estimate_input(spec.name, known.id, size), "about"
+        if request.kind == "embedding":
+            return f"{how} {prompt} tokens do not fit its context of {context}" if prompt > context else None
+        answer = request.max_tokens or reserved.send_max_tokens or 1
+        if prompt + answer <= context:
+            return None
+        return f"{how} {prompt} prompt tokens and {answer} for the answer do not fit its context of {context}"
 
     def _is_coming(self, provider: str) -> bool:
         """Its plugin is being started, or is when a call needs it."""
@@ -144,5 +161,5 @@ class Judge:
                 return Rejected(str(ref), f"{ref.provider} has no model '{ref.model}'", "unknown_model")
             known = KnownModel(ref.model, methods=("generate", "embed"))
         if request.method not in known.methods:
-            return Rejected(str(ref), f"it cannot {request.method}", "unsupported")
+            return Rejected(str(ref), _CANNOT[request.method], "unsupported")
         return known

@@ -10,7 +10,7 @@ from hybridd.config.resolved import TaskSpec
 from hybridd.contracts.protocol import Usage
 from hybridd.contracts.quotas import ModelRef
 from hybridd.contracts.views import ModelChoice, Rejected
-from hybridd.errors import HybriddError, NoFeasibleProvider, NotFound
+from hybridd.errors import HybriddError, InvalidRequest, NoFeasibleProvider, NotFound, TooLarge
 from hybridd.routing.feasible import Feasible
 
 # Rejections that waiting cures, beside those that are no candidates at all: then it is a 429, else a 503.
@@ -102,6 +102,17 @@ def nobody(outcome: Outcome) -> HybriddError:
     rejected = outcome.rejected
     if len(outcome.candidates) == 1 and rejected and rejected[0].code == "unknown_model":
         return NotFound(f"{rejected[0].candidate}: {rejected[0].reason}.", param="model", code="model_not_found")
+    if rejected and all(item.code == "unsupported" for item in rejected):
+        listed = "; ".join(f"{item.candidate}: {item.reason}" for item in rejected)
+        return InvalidRequest(f"No model named here does this. {listed}.", param="model", code="unsupported")
+    if rejected and all(item.code == "context" for item in rejected):
+        listed = "; ".join(f"{item.candidate}: {item.reason}" for item in rejected)
+        return TooLarge(
+            f"The request is too long. {listed}.",
+            param="messages",
+            code="context_length_exceeded",
+            details=[msgspec.to_builtins(item) for item in rejected],
+        )
     waits = [item.retry_after for item in rejected if item.retry_after is not None]
     listed = "; ".join(f"{item.candidate}: {item.reason}" for item in rejected) or "there is no candidate"
     busy = bool(waits) and all(item.code in _BUSY for item in rejected)

@@ -1,11 +1,25 @@
-"""The provider ``local``: GGUF models in llama.cpp.
+"""The provider ``local``: one GGUF model in llama.cpp, many callers at once.
 
 ::
 
-    provider.py   the provider: models, the queue, streaming, cancelling
-    engine.py     one loaded model behind a small interface; the only module that imports llama_cpp
-    asked.py      a request's parameters, checked (pure)
-    pieces.py     token bytes to text that may be shown: whole characters, stop strings (pure)
-    header.py     the few facts of a GGUF header that are needed before loading
-    files.py      which files are models
+    provider.py    what the daemon talks to: load, register, generate, embed, probe, stop
+    answering.py   one request: prompts in, sequences, chunks or a whole answer out
+    engine.py      a loaded model with its facts
+    scheduler.py   continuous batching: the one thread that computes
+      composing.py   the next batch
+      batching.py    how a step is shared between prompts (pure)
+      admission.py   who gets a slot and cells, who gives them up
+      prefix.py      which slot's cells a prompt can go on from (pure)
+      sequence.py    one answer on its way, and the channel back to its request
+      figures.py     heartbeat, speed, where the time goes
+    embeddings.py  the same for models that make vectors
+    native.py, context.py, sampling.py
+                   llama.cpp itself: model, batch and memory, sampler chains; with ``calibrate``, ``dry_run`` and
+                   ``measure`` the only ones that import llama_cpp or read its log
+
+    asked.py       a request's parameters, checked        (with asked_messages, sampling_params, refuse; pure, as all
+    template.py    messages to a prompt, in a sandbox      that follow)
+    grammar.py     what the answer must look like: GBNF    (with gbnf, schema)
+    choice.py      tokens to content, thoughts, calls      (with pieces, splitter, tools, logprobs)
+    responses.py   OpenAI's answers and chunks
 """

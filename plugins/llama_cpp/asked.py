@@ -1,145 +1,301 @@
 """What a request asks of the local engine, checked. Pure.
 
 Nothing is quietly ignored that would change the answer: what the engine cannot do fails as ``unsupported`` (nothing
-sent), and the router looks for a provider that can.
+sent), and the router looks for a provider that can. What has no effect here is named in :attr:`Asked.ignored`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
-from hybridd.plugin import CallFailure
+from plugins.llama_cpp import asked_messages, gbnf, sampling_params, schema
+from plugins.llama_cpp.refuse import flag, number, shown, unsupported, wrong
+from plugins.llama_cpp.sampling_params import LAST_TOKEN, Sampling
 
 MAX_STOPS = 16
+MAX_STOP = 256
+MAX_CHOICES = 128
+MAX_LOGPROBS = 20
+MAX_INPUTS = 2048
+MAX_TEMPLATE_VALUES = 64
+_DURATION = re.compile(r"-?\d+(\.\d+)?\s*(ms|s|m|h)?")
+
+ReasoningFormat = Literal["auto", "none"]
 
 
-class Sampling(msgspec.Struct, frozen=True):
-    """llama.cpp's own defaults where the request says nothing. ``seed`` None: random."""
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat or a completion.
 
-    temperature: float = 0.8
-    top_p: float = 0.95
-    top_k: int = 40
-    min_p: float = 0.05
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repeat_penalty: float = 1.0
-    seed: int | None = None
+    ``messages``: of a chat; None for a completion, which has ``prompts`` instead: texts or token ids. ``max_tokens``
+    None: until the context is full. ``choices``: answers to each prompt. ``logprobs`` None: not wanted; otherwise how
+    many alternatives each token comes with (0: only its own). ``tool_choice``: ``auto``, ``none``, ``required``, or a
+    tool's name after ``=``. ``grammar``: GBNF, the caller's own or made from a JSON Schema, checked; empty for none.
+    ``ignored``: parameters that had no effect.
+    """
+
+    sampling: Sampling = Sampling()
+    messages: list[dict[str, Any]] | None = None
+    prompts: tuple[str | tuple[int, ...], ...] = ()
+    max_tokens: int | None = None
+    stops: tuple[str, ...] = ()
+    choices: int = 1
+    logprobs: int | None = None
+    echo: bool = False
+    cache_prompt: bool = True
+    grammar: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
+    template_values: dict[str, Any] = {}
+    add_generation_prompt: bool = True
+    reasoning: ReasoningFormat = "auto"
+    return_tokens: bool = False
+    timings_per_token: bool = False
+    include_usage: bool = False
+    stream: bool = False
+    ignored: tuple[str, ...] = ()
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """``max_tokens`` None: until the context is full."""
+class AskedEmbedding(msgspec.Struct, frozen=True, kw_only=True):
+    """``inputs``: texts or token ids. ``dimensions`` None: as many as the model has. ``normalize``: to length 1."""
 
-    sampling: Sampling
-    max_tokens: int | None
-    stops: tuple[str, ...]
-    messages: list[dict[str, Any]] | None
-    prompt: str | None
-    include_usage: bool
+    inputs: tuple[str | tuple[int, ...], ...]
+    encoding: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    normalize: bool = True
+    ignored: tuple[str, ...] = ()
 
 
-# parameter → (lowest, highest)
-_RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0, 2), "top_p": (0, 1), "min_p": (0, 1), "top_k": (0, 1_000_000), "presence_penalty": (-2, 2),
-    "frequency_penalty": (-2, 2), "repeat_penalty": (0, 10), "seed": (-(2**63), 2**64),
+# Taken by OpenAI's surface or llama.cpp's server, without effect on what this engine answers.
+NO_EFFECT = frozenset({
+    "id_slot", "n_keep", "n_discard", "n_cache_reuse", "prediction", "store", "metadata", "service_tier",
+    "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "user", "return_progress", "sse_ping_interval",
+    "verbosity",
+})  # fmt: skip
+# parameter → the values that ask nothing of the engine; any other goes to somebody who can do it.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,), "suffix": ("",), "audio": (), "modalities": (["text"], []), "web_search_options": (),
+    "functions": ([],), "function_call": ("none",), "post_sampling_probs": (False,), "response_fields": ([],),
+    "t_max_predict_ms": (0, -1), "lora": ([],), "n_indent": (0,), "grammar_lazy": (False,), "grammar_triggers": ([],),
+    "image_data": ([],), "speculative": (), "adaptive_target": (-1,),
 }  # fmt: skip
-_WHOLE = frozenset({"top_k", "seed"})
+KNOWN = (
+    frozenset(sampling_params.FIGURES) | frozenset(NEUTRAL) | NO_EFFECT
+    | {
+        "model", "messages", "prompt", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n_predict",
+        "stop", "n", "n_cmpl", "logprobs", "top_logprobs", "n_probs", "echo", "cache_prompt", "grammar", "json_schema",
+        "response_format", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs",
+        "reasoning_effort", "reasoning_format", "add_generation_prompt", "return_tokens", "timings_per_token",
+        "ignore_eos", "logit_bias", "keep_alive", "dry_sequence_breakers", "samplers", "documents",
+    }
+)  # fmt: skip
 
 
-def read(body: dict[str, Any], *, chat: bool) -> Asked:
-    """Raises :class:`CallFailure` (``bad_request`` or ``unsupported``, not sent) for what cannot be done."""
-    _refuse_unsupported(body)
-    figures: dict[str, Any] = {}
-    for name, (low, high) in _RANGES.items():
-        value = body.get(name)
-        if value is None:
-            continue
-        number = isinstance(value, int) or (isinstance(value, float) and name not in _WHOLE)
-        if isinstance(value, bool) or not number or not low <= value <= high:
-            kind = "a whole number" if name in _WHOLE else "a number"
-            raise _wrong(name, f"must be {kind} from {low:g} to {high:g}")
-        figures[name] = value
-    if "seed" in figures:
-        figures["seed"] %= 2**32 - 1  # the last value means "random" to llama.cpp
-    limit = body.get("max_completion_tokens")
-    limit = body.get("max_tokens") if limit is None else limit
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise _wrong("max_tokens", "must be a whole number of at least 1")
+def read(body: Mapping[str, Any], *, chat: bool) -> Asked:
+    """Raises CallFailure (``bad_request`` or ``unsupported``, not sent) for what cannot be done."""
+    refuse_unsupported(body)
+    check_keep_alive(body.get("keep_alive"))
+    tools = asked_messages.tools(body.get("tools")) if chat else ()
+    names = frozenset(tool["function"]["name"] for tool in tools)
     options = body.get("stream_options")
-    return Asked(
-        sampling=Sampling(**figures),
-        max_tokens=limit,
+    asked = Asked(
+        sampling=sampling_params.read(body),
+        messages=asked_messages.messages(body.get("messages")) if chat else None,
+        prompts=() if chat else _texts("prompt", body.get("prompt")),
+        max_tokens=_max_tokens(body),
         stops=_stops(body.get("stop")),
-        messages=_messages(body.get("messages")) if chat else None,
-        prompt=None if chat else _prompt(body.get("prompt")),
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        choices=_choices(body),
+        logprobs=_logprobs(body, chat=chat),
+        echo=_flag(body, "echo", False) if not chat else False,
+        cache_prompt=_flag(body, "cache_prompt", True),
+        grammar=_grammar(body),
+        tools=tools,
+        tool_choice=asked_messages.tool_choice(body.get("tool_choice"), names) if chat else "none",
+        parallel_tool_calls=_flag(body, "parallel_tool_calls", True),
+        template_values=_template_values(body) if chat else {},
+        add_generation_prompt=_flag(body, "add_generation_prompt", True),
+        reasoning=_reasoning(body.get("reasoning_format")),
+        return_tokens=_flag(body, "return_tokens", False),
+        timings_per_token=_flag(body, "timings_per_token", False),
+        include_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
+        stream=body.get("stream") is True,
+        ignored=tuple(sorted(name for name in body if name in NO_EFFECT or name not in KNOWN)),
+    )
+    if asked.grammar and forces_tools(asked):
+        raise wrong("tool_choice", "asks for a tool call, and another parameter for an answer in a form of its own")
+    if asked.sampling.ignore_eos and (asked.grammar or forces_tools(asked)):
+        raise wrong("ignore_eos", "cannot go with a form of the answer, which says itself where it ends")
+    if asked.echo and asked.logprobs is not None:
+        raise unsupported("echo", "local models give no logprobs of the prompt")
+    if len(asked.prompts) * asked.choices > MAX_CHOICES:
+        raise wrong("n", f"times the number of prompts may be {MAX_CHOICES} at most")
+    return asked
+
+
+def read_embedding(body: Mapping[str, Any]) -> AskedEmbedding:
+    """Raises CallFailure (``bad_request``, not sent) naming the wrong parameter."""
+    encoding: Any = body.get("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise wrong("encoding_format", f"must be 'float' or 'base64', not {shown(encoding)}")
+    dimensions = body.get("dimensions")
+    known = {"model", "input", "encoding_format", "dimensions", "embd_normalize", "normalize", "user", "keep_alive"}
+    check_keep_alive(body.get("keep_alive"))
+    normalize = body.get("embd_normalize")
+    if normalize not in (None, 2, -1):
+        raise unsupported("embd_normalize", "local models give lengths of 1 (2) or what the model gave (-1)")
+    return AskedEmbedding(
+        inputs=_texts("input", body.get("input")),
+        encoding=encoding,
+        dimensions=None if dimensions is None else number("dimensions", dimensions, 1, 1_000_000, whole=True),
+        normalize=normalize != -1 and _flag(body, "normalize", True),
+        ignored=tuple(sorted(name for name in body if name not in known or name == "user")),
     )
 
 
-def _refuse_unsupported(body: dict[str, Any]) -> None:
-    form = body.get("response_format")
-    wishes = {
-        "n": body.get("n") not in (None, 1),
-        "best_of": body.get("best_of") not in (None, 1),
-        "logprobs": bool(body.get("logprobs")) or bool(body.get("top_logprobs")),
-        "logit_bias": bool(body.get("logit_bias")),
-        "echo": bool(body.get("echo")),
-        "suffix": bool(body.get("suffix")),
-        "tools": bool(body.get("tools") or body.get("functions")) and body.get("tool_choice") != "none",
-        "response_format": isinstance(form, dict) and form.get("type") not in (None, "text"),
-    }
-    for name, wished in wishes.items():
-        if wished:
-            raise CallFailure("unsupported", f"local models do not support {name} yet", sent="no", param=name)
+def forces_tools(asked: Asked) -> bool:
+    """Whether the answer must be a tool call."""
+    return asked.tool_choice == "required" or asked.tool_choice.startswith("=")
+
+
+def refuse_unsupported(body: Mapping[str, Any]) -> None:
+    for name, neutral in NEUTRAL.items():
+        value = body.get(name)
+        if value is not None and not any(type(value) is type(one) and value == one for one in neutral):
+            hint = " (use 'tools')" if name in ("functions", "function_call") else ""
+            raise unsupported(name, f"local models do not support it{hint}")
+
+
+def check_keep_alive(value: Any) -> None:
+    """How long the model stays is the daemon's business; a wish it cannot read is refused here, by whoever is asked."""
+    if isinstance(value, str):
+        fits = _DURATION.fullmatch(value.strip()) is not None
+    else:
+        fits = value is None or (type(value) in (int, float) and math.isfinite(value))
+    if not fits:
+        raise wrong("keep_alive", f'must be a number of seconds or a text like "5m", not {shown(value)}')
+
+
+def _grammar(body: Mapping[str, Any]) -> str:
+    """What the answer must look like, as GBNF: ``grammar``, ``json_schema`` or ``response_format``, one of them."""
+    grammar, wished, name = body.get("grammar"), body.get("json_schema"), "json_schema"
+    if grammar is not None and not isinstance(grammar, str):
+        raise wrong("grammar", "must be a text in GBNF")
+    response = body.get("response_format")
+    if response is not None:
+        kind, form = _response_format(response)
+        if kind != "text":
+            if wished is not None or grammar:
+                raise wrong("response_format", "and 'json_schema' or 'grammar' ask for two forms at once")
+            wished, name = form, "response_format"
+    if grammar and wished is not None:
+        raise wrong("grammar", "and 'json_schema' ask for two forms at once")
+    if grammar:
+        gbnf.check(grammar)
+        return grammar
+    return "" if wished is None else schema.to_gbnf(wished, name)
+
+
+def _response_format(value: Any) -> tuple[str, Any]:
+    """(type, JSON Schema). OpenAI's form wraps the schema with a name; llama.cpp's server also takes it bare."""
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    if kind == "text":
+        return kind, None
+    if kind == "json_object":
+        return kind, value.get("schema", {"type": "object"})
+    if kind != "json_schema":
+        raise wrong("response_format", "must be an object whose type is 'text', 'json_object' or 'json_schema'")
+    holder = value.get("json_schema")
+    form = holder.get("schema") if isinstance(holder, Mapping) else value.get("schema")
+    if form is None:
+        raise wrong("response_format.json_schema.schema", "is missing")
+    return kind, form
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens", "n_predict"):
+        value = body.get(name)
+        if value is not None and not (name == "n_predict" and value == -1 and type(value) is int):
+            return int(number(name, value, 1, LAST_TOKEN, whole=True))
+    return None
 
 
 def _stops(value: Any) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else [] if value is None else value
-    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(isinstance(one, str) for one in stops):
-        raise _wrong("stop", f"must be a text or up to {MAX_STOPS} texts")
-    return tuple(one for one in stops if one)
+    fits = isinstance(stops, list) and len(stops) <= MAX_STOPS
+    if not fits or not all(isinstance(one, str) and len(one) <= MAX_STOP for one in stops):
+        raise wrong("stop", f"must be a text or up to {MAX_STOPS} texts of up to {MAX_STOP} characters")
+    return tuple(dict.fromkeys(one for one in stops if one))
 
 
-def _messages(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value:
-        raise _wrong("messages", "must be a list of at least one message")
-    made = []
-    for at, message in enumerate(value):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise _wrong(f"messages.{at}", "must be an object with a role")
-        content = message.get("content")
-        made.append({**message, "content": _text(content, f"messages.{at}.content")})
-    return made
+def _choices(body: Mapping[str, Any]) -> int:
+    value = body.get("n") if body.get("n") is not None else body.get("n_cmpl")
+    return 1 if value is None else int(number("n", value, 1, MAX_CHOICES, whole=True))
 
 
-def _text(content: Any, where: str) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise _wrong(where, "must be a text or a list of parts")
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text":
-            raise CallFailure("unsupported", f"local models take text only, not {kind!r}", sent="no", param=where)
-        if not isinstance(part.get("text"), str):
-            raise _wrong(where, "has a text part without text")
-        texts.append(part["text"])
-    return "\n".join(texts)
+def _logprobs(body: Mapping[str, Any], *, chat: bool) -> int | None:
+    """A chat says ``logprobs: true`` and ``top_logprobs``; a completion ``logprobs: 3``; llama.cpp ``n_probs``."""
+    wish, top, probs = body.get("logprobs"), body.get("top_logprobs"), body.get("n_probs")
+    if probs:
+        return int(number("n_probs", probs, 0, MAX_LOGPROBS, whole=True))
+    if chat or isinstance(wish, bool):
+        wanted = wish is not None and flag("logprobs", wish)
+        count = 0 if top is None else int(number("top_logprobs", top, 0, MAX_LOGPROBS, whole=True))
+        if count and not wanted:
+            raise wrong("top_logprobs", "needs 'logprobs': true")
+        return count if wanted else None
+    return None if wish is None else int(number("logprobs", wish, 0, MAX_LOGPROBS, whole=True))
 
 
-def _prompt(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
+def _texts(name: str, value: Any) -> tuple[str | tuple[int, ...], ...]:
+    """A text, texts, token ids, or lists of token ids."""
     if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        raise CallFailure("unsupported", "local models take one prompt, as text", sent="no", param="prompt")
-    raise _wrong("prompt", "must be a text")
+        return (value,)
+    what = f"must be a text, token ids, or a list of up to {MAX_INPUTS} of either"
+    if not isinstance(value, list) or not value:
+        raise wrong(name, what)
+    if all(_is_token(one) for one in value):
+        return (tuple(value),)
+    if len(value) > MAX_INPUTS:
+        raise wrong(name, what)
+    made: list[str | tuple[int, ...]] = []
+    for at, one in enumerate(value):
+        if isinstance(one, str):
+            made.append(one)
+        elif isinstance(one, list) and one and all(_is_token(token) for token in one):
+            made.append(tuple(one))
+        else:
+            raise wrong(f"{name}.{at}", "must be a text or a list of token ids")
+    return tuple(made)
 
 
-def _wrong(name: str, what: str) -> CallFailure:
-    return CallFailure("bad_request", f"{name} {what}", sent="no", param=name)
+def _is_token(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LAST_TOKEN
+
+
+def _flag(body: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = body.get(name)
+    return default if value is None else flag(name, value)
+
+
+def _reasoning(value: Any) -> ReasoningFormat:
+    if value not in (None, "auto", "none", "deepseek"):
+        raise wrong("reasoning_format", f"must be 'auto', 'deepseek' or 'none', not {shown(value)}")
+    return "none" if value == "none" else "auto"
+
+
+def _template_values(body: Mapping[str, Any]) -> dict[str, Any]:
+    values = body.get("chat_template_kwargs")
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping) or len(values) > MAX_TEMPLATE_VALUES:
+        raise wrong("chat_template_kwargs", f"must be an object of up to {MAX_TEMPLATE_VALUES} values")
+    taken = dict(values)
+    for name in ("reasoning_effort", "documents"):
+        if body.get(name) is not None:
+            taken.setdefault(name, body[name])
+    return taken

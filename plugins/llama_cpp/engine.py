@@ -1,171 +1,252 @@
-"""One loaded model behind a small interface. The only module that imports llama_cpp, and only when it loads.
-
-Everything here blocks and runs in the provider's one worker thread.
-"""
+"""One loaded model: its facts, its scheduler, and the way in and out. Everything here but :func:`load` is quick."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+import asyncio
+import resource
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from hybridd.plugin import CallFailure
-from plugins.llama_cpp.asked import Sampling
-from plugins.llama_cpp.files import ModelFile
-
-DEFAULT_CONTEXT = 4096
-BATCH = 512
-# Of the allowed video memory, what weights may take: the rest is for the KV cache and compute buffers.
-WEIGHTS_SHARE = 0.75
-CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'}}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+from hybridd.plugin import CallFailure, LoadFailed
+from plugins.llama_cpp import measure, native
+from plugins.llama_cpp.context import Context
+from plugins.llama_cpp.embeddings import Embedder
+from plugins.llama_cpp.native import Model
+from plugins.llama_cpp.responses import Local
+from plugins.llama_cpp.scheduler import Scheduler
+from plugins.llama_cpp.template import BadTemplate, Template
 
 
-class Facts(msgspec.Struct, frozen=True):
-    """What was really loaded. ``gpu_layers`` of ``layers`` are in video memory."""
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to load; the daemon's ``LoadOptions``. ``context``: cells of all ``sequences`` together."""
+
+    gpu_layers: int = 0
+    context: int = 4096
+    sequences: int = 1
+    unified: bool = True
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attention: bool = True
+    batch: int = 2048
+    micro_batch: int = 512
+    threads: int = 0
+    gpu: int = 0
+    outputs: int = 0
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What was really loaded. ``gpu_layers`` of ``layers`` (the output layer counts as one) are in video memory."""
 
     model: str
+    file: str
+    quantization: str
+    kind: str
     context: int
-    trained_context: int | None
-    layers: int | None
+    trained_context: int
+    sequences: int
     gpu_layers: int
+    layers: int
+    type_k: str
+    type_v: str
+    flash_attention: bool
+    unified: bool
+    batch: int
+    micro_batch: int
     threads: int
     template: str
+    load_ms: float
+    memory: dict[str, Any]
+    rss: int
 
-    def as_details(self) -> dict[str, Any]:
-        details: dict[str, Any] = msgspec.to_builtins(self)
-        return details
-
-
-class Engine(Protocol):
-    """What the provider needs of an engine."""
-
-    facts: Facts
-
-    def chat_tokens(self, messages: list[dict[str, Any]]) -> list[int]: ...
-
-    def text_tokens(self, text: str) -> list[int]: ...
-
-    def generate(self, tokens: list[int], sampling: Sampling, cancelled: Callable[[], bool]) -> Iterator[bytes]: ...
-
-    def close(self) -> None: ...
-
-
-def context_for(wanted: int | None, trained: int | None) -> int:
-    """Never more than the model was trained for: beyond, it would answer nonsense rather than fail."""
-    context = wanted if wanted is not None else min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-    return min(context, trained) if trained else context
-
-
-def gpu_layers_for(size: int, layers: int | None, vram_limit_mb: int | None) -> int:
-    """Layers that fit the allowed video memory, by the average size of a layer; the output layer counts as one."""
-    if not layers or vram_limit_mb is None:
-        return 0
-    fitting = int(vram_limit_mb * 1024 * 1024 * WEIGHTS_SHARE / (size / (layers + 1)))
-    return max(0, min(fitting, layers + 1))
-
-
-class LlamaEngine:
-    """llama.cpp through llama-cpp-python."""
-
-    def __init__(self, file: ModelFile, *, context: int | None, vram_limit_mb: int | None) -> None:
-        import llama_cpp
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-        self._lib = llama_cpp
-        layers = file.header.layers
-        offload = llama_cpp.llama_supports_gpu_offload()
-        gpu_layers = gpu_layers_for(file.size, layers, vram_limit_mb) if offload else 0
-        cores = len(os.sched_getaffinity(0))
-        threads = cores if cores <= 2 else cores // 2  # the other half are usually hyper-threads
-        try:
-            self._llama = llama_cpp.Llama(
-                str(file.path),
-                n_ctx=context_for(context, file.header.context),
-                n_batch=BATCH,
-                n_gpu_layers=gpu_layers,
-                n_threads=threads,
-                n_threads_batch=cores,
-                verbose=False,
-            )
-        except (ValueError, RuntimeError) as error:
-            raise CallFailure("unavailable", f"llama.cpp cannot load {file.id}: {error}", sent="no") from None
-        self._vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
-        template = self._llama.metadata.get("tokenizer.chat_template")
-        self._formatter = Jinja2ChatFormatter(
-            template=template or CHATML, bos_token=self._token(self._llama.token_bos()),
-            eos_token=self._token(self._llama.token_eos()),
-        )  # fmt: skip
-        self._add_bos = template is None
-        self._buffer = ctypes.create_string_buffer(256)
-        self.facts = Facts(
-            file.id, self._llama.n_ctx(), file.header.context, layers, gpu_layers, threads,
-            "gguf" if template else "chatml",
+    def local(self) -> Local:
+        """The part that every answer carries."""
+        return Local(
+            file=self.file, quantization=self.quantization, context=self.context, gpu_layers=self.gpu_layers,
+            layers=self.layers, type_k=self.type_k, type_v=self.type_v,
         )  # fmt: skip
 
-    def chat_tokens(self, messages: list[dict[str, Any]]) -> list[int]:
-        """Raises CallFailure (``bad_request``) when the model's template refuses the messages."""
-        import jinja2
 
-        try:
-            prompt = self._formatter(messages=cast(Any, messages)).prompt
-        except (ValueError, TypeError, KeyError, jinja2.TemplateError) as error:
+class Engine:
+    """A text model has a ``scheduler`` and a ``template``, an embedding model an ``embedder``."""
+
+    def __init__(self, model: Model, context: Context, template: Template | None, facts: Loaded) -> None:
+        self.facts = facts
+        self.local = facts.local()
+        self.template = template
+        self.scheduler: Scheduler | None = None
+        self.embedder: Embedder | None = None
+        self._model = model
+        self._context = context
+
+    @property
+    def room(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self._context.room
+
+    def start(self, loop: asyncio.AbstractEventLoop, broken: Callable[[str], None]) -> None:
+        """Begins to serve; ``broken`` is told when llama.cpp cannot go on."""
+        if self.facts.kind == "embedding":
+            self.embedder = Embedder(self._context, loop, broken=broken)
+            self.embedder.start()
+        else:
+            self.scheduler = Scheduler(self._context, loop, broken=broken)
+            self.scheduler.start()
+
+    def chat_tokens(self, prompt: str) -> array[int]:
+        """Of a rendered template, which may have written the token that begins a text itself."""
+        if not prompt:
+            return self.text_tokens("")
+        written = self.template is not None and self.template.adds_bos
+        return self._tokens(prompt, add_special=not written, parse_special=True)
+
+    def text_tokens(self, text: str) -> array[int]:
+        """Of plain text: what looks like a control token is text too."""
+        return self._tokens(text, add_special=True, parse_special=False) if text else self._empty()
+
+    def given_tokens(self, tokens: tuple[int, ...], where: str) -> array[int]:
+        """Raises CallFailure (``bad_request``) for ids the model does not have."""
+        highest = max(tokens, default=0)
+        if highest >= self._model.vocabulary:
             raise CallFailure(
-                "bad_request", f"the chat template of {self.facts.model} refuses the messages: {error}",
-                sent="no", param="messages",
-            ) from None  # fmt: skip
-        return self._tokenize(prompt, add_bos=self._add_bos, special=True)
+                "bad_request", f"{where} has token {highest}; the model's are 0 to {self._model.vocabulary - 1}",
+                sent="no", param=where,
+            )  # fmt: skip
+        return array("i", tokens) or self._empty()
 
-    def text_tokens(self, text: str) -> list[int]:
-        return self._tokenize(text, add_bos=True, special=False)
-
-    def generate(self, tokens: list[int], sampling: Sampling, cancelled: Callable[[], bool]) -> Iterator[bytes]:
-        """The bytes of each token, until the model ends. ``cancelled`` is asked before each batch of the prompt and
-        before each token; then it ends early."""
-        llama = self._llama
-        llama.set_seed(sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(4)) % (2**32 - 1))
-        # The prompt goes in batch by batch so that a cancel is heard: one step of a generator evaluates what is new of
-        # its tokens (the common beginning is kept) and samples once; the sample is thrown away.
-        for end in range(BATCH, len(tokens), BATCH):
-            if cancelled():
-                return
-            next(llama.generate(tokens[:end], temp=0.0), None)
-        if cancelled():
+    def check_length(self, tokens: int, where: str, answer: int) -> None:
+        """Raises CallFailure (``too_large``) when there is no room for ``answer`` more tokens: nothing is ever cut."""
+        room = self.room if self.embedder is None else self.embedder.longest
+        if tokens + answer <= room:
             return
-        for token in llama.generate(
-            tokens,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            temp=sampling.temperature,
-            repeat_penalty=sampling.repeat_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            presence_penalty=sampling.presence_penalty,
-        ):
-            if cancelled() or self._lib.llama_vocab_is_eog(self._vocab, token):
-                return
-            yield self._piece(token)
+        left = "nothing would be left for an answer, and " if tokens <= room else ""
+        raise CallFailure(
+            "too_large",
+            f"the {'text' if where == 'input' else 'prompt'} has {tokens} tokens and the context of {self.facts.model} "
+            f"is {room}: {left}nothing is ever cut",
+            sent="no", upstream_code="context_length_exceeded", param=where,
+        )  # fmt: skip
 
-    def close(self) -> None:
-        self._llama.close()
+    @property
+    def dimensions(self) -> int:
+        """Numbers of an embedding."""
+        return self._model.embedding
 
-    def _tokenize(self, text: str, *, add_bos: bool, special: bool) -> list[int]:
-        data = text.encode("utf-8", "replace")
-        tokens: list[int] = self._llama.tokenize(data, add_bos=add_bos, special=special) if data else []
-        return tokens or [self._llama.token_bos()]
+    def text_of(self, tokens: array[int]) -> str:
+        return b"".join(map(self._model.piece, tokens)).decode("utf-8", "replace")
 
-    def _token(self, token: int) -> str:
-        text = self._lib.llama_vocab_get_text(self._lib.llama_model_get_vocab(self._llama.model), token)
-        return text.decode("utf-8", "replace") if token != -1 and text else ""
+    def figures(self) -> dict[str, Any]:
+        """For the probe: the heartbeat of decoding, and how much is going on."""
+        worker = self.scheduler or self.embedder
+        if worker is None:
+            return {"steps": 0, "busy": False, "last_step_ms_ago": 0.0}
+        return {**worker.figures.body(), "sequences_used": worker.active, "waiting": worker.waiting}
 
-    def _piece(self, token: int) -> bytes:
-        size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
-        if size < 0:  # a longer token than ever seen: llama.cpp says how long
-            self._buffer = ctypes.create_string_buffer(-size)
-            size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
-        return self._buffer.raw[:size]
+    def close(self) -> bool:
+        """Blocks. Frees everything; False when the engine's thread hangs and only the process's end can free it."""
+        for worker in (self.scheduler, self.embedder):
+            if worker is not None and not worker.stop():
+                return False
+        self._context.close()
+        self._model.close()
+        return True
+
+    def _tokens(self, text: str, *, add_special: bool, parse_special: bool) -> array[int]:
+        return self._model.tokenize(text, add_special=add_special, parse_special=parse_special) or self._empty()
+
+    def _empty(self) -> array[int]:
+        """Something must be evaluated, also for an empty prompt."""
+        first = next((token for token in (self._model.bos, self._model.eos) if token >= 0), 0)
+        return array("i", (first,))
+
+
+def load(
+    path: Path,
+    options: Options,
+    *,
+    name: str = "",
+    quantization: str = "",
+    progress: Callable[[float], bool] | None = None,
+) -> Engine:
+    """Blocks while the file is read.
+
+    Args:
+        path: a GGUF file, or the first of its parts.
+        options: as the plan said; taken as they are.
+        name: the model's id.
+        quantization: as the daemon calls it.
+        progress: told 0…1; False ends the loading.
+
+    Raises:
+        LoadFailed: with the cause.
+    """
+    began = time.perf_counter()
+    model = Model(path, gpu_layers=options.gpu_layers, gpu=options.gpu, progress=progress)
+    try:
+        context = _context(model, options)
+        try:
+            template = None if model.pooled else _template(model, name or path.stem)
+            # Compute buffers that first pages, tables and threads are made here, not in the first answer.
+            facts = Loaded(
+                model=name or path.stem, file=path.name, quantization=quantization,
+                kind="embedding" if model.pooled else "text", context=context.room,
+                trained_context=model.trained_context, sequences=context.sequences,
+                gpu_layers=min(options.gpu_layers, model.layers + 1) if native.supports_offload() else 0,
+                layers=model.layers + 1, type_k=options.type_k, type_v=options.type_v,
+                flash_attention=options.flash_attention, unified=context.unified, batch=context.capacity,
+                micro_batch=context.micro_batch, threads=context.threads,
+                template=template.origin if template is not None else "",
+                load_ms=round((time.perf_counter() - began) * 1000, 1), memory=_memory(model, context), rss=_rss(),
+            )  # fmt: skip
+        except BaseException:
+            context.close()
+            raise
+    except BaseException:
+        model.close()
+        raise
+    return Engine(model, context, template, facts)
+
+
+def _context(model: Model, options: Options) -> Context:
+    # Attention in both directions sees a text only as a whole: its batch is computed at once.
+    whole = model.pooled
+    batch = min(options.context, max(options.batch, options.micro_batch)) if whole else options.batch
+    return Context(
+        model,
+        context=options.context,
+        sequences=options.sequences,
+        batch=batch,
+        micro_batch=batch if whole else options.micro_batch,
+        threads=options.threads,
+        unified=options.unified,
+        type_k=options.type_k,
+        type_v=options.type_v,
+        flash_attention=options.flash_attention,
+        embeddings=whole,
+        outputs=options.outputs,
+    )
+
+
+def _template(model: Model, name: str) -> Template:
+    try:
+        template = Template(model.template(), bos=model.name(model.bos), eos=model.name(model.eos), model=name)
+    except BadTemplate as error:
+        raise LoadFailed("bad_file", f"{name}: {error}") from None
+    model.show(template.form.marks)
+    return template
+
+
+def _memory(model: Model, context: Context) -> dict[str, Any]:
+    """Bytes by side and part, as llama.cpp says it has allocated them."""
+    found = measure.measured([*model.log, *context.log])
+    return {"device": msgspec.to_builtins(found.device), "host": msgspec.to_builtins(found.host)}
+
+
+def _rss() -> int:
+    """Bytes of this process in memory, mapped files included."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()

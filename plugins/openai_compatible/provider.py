@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from hybridd.plugin import Request, Result, Stream, Usage
@@ -29,7 +28,7 @@ class HostProvider(Host):
         began = time.perf_counter()
         response: Response | None = None
         try:
-            async with asyncio.timeout(seconds):
+            with request.within(seconds):
                 response = await upstream.post(url, request.raw, seconds)
                 first = time.perf_counter()
                 if not 200 <= response.status < 300:
@@ -49,7 +48,7 @@ class HostProvider(Host):
         response: Response | None = None
         complete = False
         try:
-            async with asyncio.timeout(seconds):
+            with request.within(seconds):
                 response = await upstream.post(url, body, seconds, stream=True)
                 first = time.perf_counter()
                 if not 200 <= response.status < 300:

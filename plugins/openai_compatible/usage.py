@@ -88,7 +88,10 @@ def _number(figure: Any) -> int | None:
 
 
 def _first(*figures: int | None) -> int | None:
-    return next((figure for figure in figures if figure is not None), None)
+    for figure in figures:
+        if figure is not None:
+            return figure
+    return None
 
 
 def _wrong(figure: int) -> bool:

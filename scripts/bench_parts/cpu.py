@@ -5,14 +5,21 @@ Throughput of a shared machine says little; the processor time of a call hardly 
 
 from __future__ import annotations
 
-from scripts.bench_parts.house import House
+from typing import Protocol
+
 from scripts.bench_parts.proc import cpu_seconds, machine_seconds
+
+
+class Processes(Protocol):
+    """Who knows the processes of a bench."""
+
+    def processes(self) -> dict[str, list[int]]: ...
 
 
 class CpuMeter:
     """Reads the clocks of all processes when made and again at `read`."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: Processes) -> None:
         self._processes = house.processes()
         self._own = self._seconds()
         self._machine = machine_seconds()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
@@ -25,20 +26,27 @@ REFUSALS = (429, 503)
 """What admission control answers with; every other error status is a failure, whatever reason it gives."""
 
 Check = Callable[[bytes], bool]
+Requests = bytes | Iterator[bytes]
+"""One request for every call, or each call its own."""
 
 
 class Target(NamedTuple):
-    """Where to call: a Unix socket's path, or a host and port; and the model's name there."""
+    """Where to call: a Unix socket's path, or a host and port; and the model's name there.
+
+    ``closes``: the server ends the connection after a stream without saying so, and each call needs a new one.
+    """
 
     name: str
     model: str
     path: str | None = None
     host: str = "127.0.0.1"
     port: int = 0
+    closes: bool = False
 
 
 class Result:
-    """What came of a run. Times in seconds: ``latencies`` to the whole answer, ``firsts`` to the body's first byte."""
+    """What came of a run. Times in seconds: ``latencies`` to the whole answer, ``firsts`` to the body's first byte (or
+    to where ``run``'s ``begun`` first held)."""
 
     def __init__(self) -> None:
         self.latencies: list[float] = []
@@ -81,18 +89,21 @@ def chat_request(model: str, *, stream: bool = False, prompt: str = "", **more: 
 
 async def run(
     target: Target,
-    request: bytes,
+    request: Requests,
     *,
     callers: int = 1,
     calls: int | None = None,
     seconds: float | None = None,
     warm_up: int = 0,
     check: Check | None = None,
+    begun: Check | None = None,
     grace: float = GRACE_S,
 ) -> Result:
     """Keeps ``callers`` calls in flight until ``calls`` were begun or ``seconds`` are over, then waits for the answers.
 
     The clock starts when every caller is connected. The first ``warm_up`` answers of each caller are not counted.
+    ``begun`` says of a body, as far as it came, whether what ``firsts`` times is in it; servers that send an empty
+    first event at once are not faster for it.
 
     Raises:
         OSError: the target cannot be connected to.
@@ -100,7 +111,7 @@ async def run(
     """
     if calls is None and seconds is None:
         raise ValueError("calls or seconds is needed")
-    load = _Load(target, request, calls, warm_up, check)
+    load = _Load(target, request, calls, warm_up, check, begun)
     crew = [_Caller(load) for _ in range(callers)]
     gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
 
@@ -130,8 +141,17 @@ async def run(
 class _Load:
     """What the callers of one run share."""
 
-    def __init__(self, target: Target, request: bytes, calls: int | None, warm_up: int, check: Check | None) -> None:
-        self.target, self.request, self.check = target, request, check
+    def __init__(
+        self,
+        target: Target,
+        request: Requests,
+        calls: int | None,
+        warm_up: int,
+        check: Check | None,
+        begun: Check | None,
+    ) -> None:
+        self.target, self.check, self.begun = target, check, begun
+        self.requests = repeat(request) if isinstance(request, bytes) else request
         self.left = calls if calls is not None else -1
         self.warm_up = warm_up
         self.until = float("inf")
@@ -198,7 +218,7 @@ class _Caller(asyncio.Protocol):
         self.waiting = True
         self.first = 0.0
         self.began = now
-        self.transport.write(self.load.request)
+        self.transport.write(next(self.load.requests))
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter()
@@ -211,14 +231,14 @@ class _Caller(asyncio.Protocol):
         except BadAnswer as error:
             self._fail(str(error))
             return
-        if not self.first and reader.body_seen:
+        if not self.first and reader.body_seen and (self.load.begun is None or self.load.begun(reader.body)):
             self.first = now
         if not whole:
             return
         self.waiting = False
         if self.counted:
             self._record(now)
-        if reader.closing:
+        if reader.closing or self.load.target.closes:
             self.close()
         self.proceed()
 

@@ -296,7 +296,7 @@ def test_a_large_prompt_passes(house, upstream, size):
 def test_a_large_prompt_under_the_cap_is_measured(house, upstream):
     """20 MB of prompt does not fit the model's context: said before anything is sent."""
     answer = house.chat("lab:m1", "word " * 4_000_000)
-    assert answer.status_code == 503
+    assert (answer.status_code, error_of(answer)["code"]) == (413, "context_length_exceeded")
     (rejected,) = error_of(answer)["details"]
     assert (rejected["code"], "context of 8192" in rejected["reason"]) == ("context", True)
     assert upstream.log() == []

@@ -13,7 +13,7 @@ from hybridd.config.settings import Settings
 from hybridd.contracts.protocol import ProbeResult
 from hybridd.contracts.quotas import ModelRef, Quota, Window
 from hybridd.contracts.views import Forecast, LimitView, PluginView, ProviderView
-from hybridd.monitor.gpu import GpuReport
+from hybridd.local.gpus import GpuReport
 from hybridd.monitor.host import HostSample
 
 NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC

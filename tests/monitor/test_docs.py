@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from hybridd.config.settings import AlertThresholds
+from hybridd.local.gpus import GpuReport, GpuSample
 from hybridd.monitor import series
 from hybridd.monitor.conditions import MANAGED
-from hybridd.monitor.gpu import GpuReport, GpuSample
 from tests.monitor.helpers import HOST, limit
 
 TEXT = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")

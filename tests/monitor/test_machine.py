@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from hybridd.monitor.gpu import GpuReport, Nvml
+from hybridd.local.gpus import GpuReport
+from hybridd.local.nvml import Nvml
 from hybridd.monitor.host import sampler
 from hybridd.monitor.machine import Machine
 from hybridd.monitor.offload import Hung, Offload
+from tests.fakes import nvml
 from tests.monitor.helpers import HOST, NO_GPU
 
 
@@ -162,28 +162,16 @@ def test_without_a_driver_there_is_a_reason() -> None:
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-in library, compiled; real pynvml loads it like the driver's."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler for the stand-in library")
-    folder = tmp_path_factory.mktemp("nvml")
-    source = Path(__file__).with_name("fake_nvml.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", source], check=True, timeout=60)
-    return folder
+    return nvml.build(tmp_path_factory.mktemp("nvml"))
 
 
 def sampled(driver: Path, mood: str, code: str = "") -> Any:
     program = (
-        "import json, msgspec; from hybridd.monitor.gpu import Nvml\nnvml = Nvml()\n"
+        "import json, msgspec; from hybridd.local.nvml import Nvml\nnvml = Nvml()\n"
         + (code or "reports = [nvml.sample(), nvml.sample()]\n")
         + "print(json.dumps([msgspec.to_builtins(r) for r in reports]))"
     )
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), "FAKE_NVML_MOOD": mood}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(nvml.printed(driver, mood, program))
 
 
 def test_a_gpu_is_measured_through_the_real_module(driver: Path) -> None:
@@ -235,16 +223,6 @@ def test_a_driver_that_hangs(driver: Path) -> None:
     assert "hangs" in report["reason"]
 
 
-def pci(folder: Path, *, control: str, status: str, vendor: str = "0x10de", kind: str = "0x030000") -> Path:
-    device = folder / "0000:01:00.0"
-    (device / "power").mkdir(parents=True)
-    (device / "vendor").write_text(vendor + "\n")
-    (device / "class").write_text(kind + "\n")
-    (device / "power" / "control").write_text(control + "\n")
-    (device / "power" / "runtime_status").write_text(status + "\n")
-    return folder
-
-
 class CountingModule:
     """pynvml's surface, counting connections."""
 
@@ -252,6 +230,9 @@ class CountingModule:
         pass
 
     class NVMLError_NotSupported(NVMLError):
+        pass
+
+    class NVMLError_FunctionNotFound(NVMLError):
         pass
 
     def __init__(self) -> None:
@@ -273,7 +254,7 @@ class CountingModule:
 def test_a_sleeping_gpu_is_not_woken(tmp_path: Path) -> None:
     """A laptop's suspended GPU is left alone: the library is not even loaded."""
     module = CountingModule()
-    report = Nvml(load=lambda: module, pci=pci(tmp_path, control="auto", status="suspended")).sample()
+    report = Nvml(load=lambda: module, pci=nvml.pci(tmp_path, control="auto", status="suspended")).sample()
     assert "asleep" in report.reason
     assert module.log == []
 
@@ -281,25 +262,25 @@ def test_a_sleeping_gpu_is_not_woken(tmp_path: Path) -> None:
 def test_a_gpu_that_may_sleep_is_not_kept_awake(tmp_path: Path) -> None:
     """Where it may sleep each sample connects and disconnects; elsewhere the connection is kept until the end."""
     module = CountingModule()
-    nvml = Nvml(load=lambda: module, pci=pci(tmp_path / "laptop", control="auto", status="active"))
-    nvml.sample()
-    nvml.sample()
+    gpus = Nvml(load=lambda: module, pci=nvml.pci(tmp_path / "laptop", control="auto", status="active"))
+    gpus.sample()
+    gpus.sample()
     assert module.log == ["init", "shutdown"] * 2
     module.log.clear()
-    nvml = Nvml(load=lambda: module, pci=pci(tmp_path / "desktop", control="on", status="active"))
-    nvml.sample()
-    nvml.sample()
-    nvml.close()
-    nvml.close()
+    gpus = Nvml(load=lambda: module, pci=nvml.pci(tmp_path / "desktop", control="on", status="active"))
+    gpus.sample()
+    gpus.sample()
+    gpus.close()
+    gpus.close()
     assert module.log == ["init", "shutdown"]
 
 
 def test_other_devices_do_not_matter(tmp_path: Path) -> None:
     """A suspended audio function or another vendor's GPU says nothing about ours."""
     module = CountingModule()
-    folder = pci(tmp_path / "a", control="auto", status="suspended", kind="0x040300")
+    folder = nvml.pci(tmp_path / "a", control="auto", status="suspended", kind="0x040300")
     assert "asleep" not in Nvml(load=lambda: module, pci=folder).sample().reason
-    folder = pci(tmp_path / "b", control="auto", status="suspended", vendor="0x8086")
+    folder = nvml.pci(tmp_path / "b", control="auto", status="suspended", vendor="0x8086")
     assert "asleep" not in Nvml(load=lambda: module, pci=folder).sample().reason
     (tmp_path / "b" / "0000:01:00.0" / "vendor").unlink()
     assert "asleep" not in Nvml(load=lambda: module, pci=folder).sample().reason

@@ -76,7 +76,7 @@ def sources(package: str) -> set[str]:
 
 def test_the_wheel_holds_the_whole_product_and_nothing_else(wheel: Path) -> None:
     """Every source and data file is inside; `plugins` and `migrations` are no import names of their own."""
-    expected = sources("hybridd")
+    expected = sources("hybridd") | sources("tui")
     expected |= {f"{BUNDLED}/{name}" for name in sources("plugins") | sources("migrations")}
     expected.add(f"{BUNDLED}/hybrid_config.json")
     with zipfile.ZipFile(wheel) as archive:
@@ -94,7 +94,7 @@ def test_the_metadata_says_what_pyproject_says(wheel: Path) -> None:
         assert archive.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert (metadata["Name"], metadata["Version"]) == ("hybridd", __version__)
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra") or ()) == {"local", "tui", "mlops", "all", "dev"}
+    assert set(metadata.get_all("Provides-Extra") or ()) == {"local", "tui", "mlops", "all", "bench", "dev"}
     assert dict(scripts["console_scripts"]) == {"hybridd": "hybridd.cli.main:main"}
 
 

@@ -25,7 +25,7 @@ async def test_bundled_plugin_conforms(name: str, tmp_path: Path) -> None:
         settings: dict[str, dict[str, Any]] = {
             "openai_compatible": {"base_url": fake.base_url, "models": {"m1": {}}},
             "github_models": {"base_url": fake.url, "rate_limit_url": f"{fake.url}/rate_limit", "models": {"m1": {}}},
-            "llama_cpp": {"models_dir": str(tmp_path)},
+            "llama_cpp": {"model": "tiny", "path": str(tmp_path / "tiny.gguf"), "options": {"context": 256}},
             "specialists": {"cache_dir": str(tmp_path)},
         }
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}

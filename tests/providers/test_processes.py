@@ -132,6 +132,28 @@ async def started(home, name):
     return view(home, name).pid
 
 
+async def test_a_slow_start_that_tells_its_progress_is_waited_for():
+    """No delay bounds a start as long as it says that it goes on."""
+    source = """
+    import asyncio
+    from hybridd.plugin import Model, Provider, run
+    class Slow(Provider):
+        name = "slow"
+        async def start(self):
+            for step in range(8):
+                self.progress("load", fraction=step / 8)
+                await asyncio.sleep(0.1)
+        async def models(self):
+            return [Model(id="m")]
+    run(Slow)
+    """
+    timing = msgspec.structs.replace(FAST, start=0.6, breaker_failures=1)
+    async with house(timing) as home:
+        await home.hub.apply({"slow": home.spec("slow", textwrap.dedent(source))})
+        await home.hub.ensure_connected("slow", 10)
+        assert view(home, "slow").restarts == 0
+
+
 async def test_garbage_on_the_socket_is_the_reason():
     """A spawned plugin that breaks the protocol is killed, counted, and shown with the violation as its reason."""
     source = """

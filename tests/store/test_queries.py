@@ -70,6 +70,31 @@ async def test_report_by_day_and_hour_adds_whole_days_and_edge_hours(database: D
     assert len(by_hour["rows"]) == 56
 
 
+async def test_report_by_client_is_exact_and_leaves_out_what_the_cache_answered(database: Database) -> None:
+    """By client the period is not widened, a hit used no tokens, and what requests do not hold is None."""
+    await _record(database, 0, client="early")
+    await _record(database, 60_000_000, client="ci", status=502, attempts=2)
+    await _record(database, 61_000_000, client="ci", cache="hit", usd_micro=0)
+    await _record(database, 62_000_000, client=None, task="code", first_token_us=4_000)
+    await _record(database, 120_000_000, client="late")
+    query = ReportQuery(group_by=("client", "task"), since=T0 + 60, until=T0 + 120)
+    found = await database.reader.run(report, query, T0)
+    assert (found["since"], found["until"]) == (T0 + 60, T0 + 120)
+    assert found["previous"]["requests"] == 1
+    by = {(row["client"], row["task"]): row for row in found["rows"]}
+    assert set(by) == {("ci", "chat"), (None, "code")}
+    assert by["ci", "chat"] == {
+        "client": "ci", "task": "chat", "requests": 2, "cache_hits": 1, "failed_requests": 1, "calls": 3,
+        "failed_calls": None, "input_tokens": 90, "output_tokens": 50, "bytes_down": None, "bytes_up": None,
+        "cost_usd": pytest.approx(0.0003), "latency_ms": 1000.0, "latency_max_ms": 1000.0, "first_token_ms": None,
+    }  # fmt: skip
+    assert by[None, "code"]["first_token_ms"] == 4.0
+    assert found["total"]["requests"] == 3
+    nothing = await database.reader.run(report, ReportQuery(group_by=("client",), until=T0 - 60), T0)
+    assert nothing["rows"] == []
+    assert nothing["total"]["requests"] == 0
+
+
 async def test_report_trend_compares_with_the_period_before(database: Database) -> None:
     """Three requests today against two yesterday is half more, and is said in a sentence."""
     for number in (0, HOUR_US, DAY_US, DAY_US + HOUR_US, DAY_US + 2 * HOUR_US):

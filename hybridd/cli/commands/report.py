@@ -11,7 +11,7 @@ from hybridd.cli.options import command, list_options, period_options, socket_op
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
 
-GROUPS = ("provider", "model", "task", "day", "hour")
+GROUPS = ("provider", "model", "task", "client", "day", "hour")
 _LEAST_CELLS = 10
 _WHEN_NOT_ZERO = {"failed_requests", "cache_hits"}
 # key of the answer → title, and how it is shown; a key the daemon does not send is left out.
@@ -60,7 +60,7 @@ def cli(
     filter_: str | None,
     sort: str | None,
 ) -> None:
-    """Usage, cost and trend by provider, model, task, day or hour."""
+    """Usage, cost and trend by provider, model, task, client, day or hour."""
     groups = list(group_by) or ["provider", "model"]
     report = api.send(
         wire.get("/v1/report", group_by=groups, since=since, until=until, provider=provider, model=model, task=task)

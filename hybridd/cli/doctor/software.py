@@ -40,11 +40,15 @@ CORE = {
     "websockets": "websockets",
 }
 EXTRAS = {
-    "local": {"llama_cpp": "llama-cpp-python"},
+    "local": {"llama_cpp": "llama-cpp-python", "huggingface_hub": "huggingface-hub"},
     "tui": {"textual": "textual"},
     "mlops": {"mlflow": "mlflow", "huggingface_hub": "huggingface-hub"},
 }
-_MEANING = {"local": "local GGUF models", "tui": "the dashboard", "mlops": "experiments, training and Hub downloads"}
+_MEANING = {
+    "local": "local GGUF models and their downloads",
+    "tui": "the dashboard",
+    "mlops": "experiments, training and Hub downloads",
+}
 
 
 def python() -> list[Finding]:

@@ -1,17 +1,21 @@
-"""Usage, cost and trend from the rollups: the work grows with hours and days, never with calls."""
+"""Usage, cost and trend from the rollups: the work grows with hours and days, never with calls.
+
+Only grouping by client reads the requests of the period themselves, because no rollup knows clients.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from hybridd.errors import InvalidRequest
+from hybridd.store.queries.requests import ID_MARGIN_US
 
-Group = Literal["provider", "model", "task", "day", "hour"]
+Group = Literal["provider", "model", "task", "client", "day", "hour"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 _HOUR = 3600
@@ -21,6 +25,15 @@ _SUMMED = (
     "bytes_up", "usd_micro", "latency_us_sum", "first_token_us_sum", "first_token_count",
 )  # fmt: skip
 _COLUMNS = ", ".join(f"sum({name})" for name in _SUMMED) + ", max(latency_us_max)"
+_REQUESTS = (
+    "SELECT provider, model, task, coalesce(client, '') AS client, at_wall_ns / 1000000000 AS at, 1 AS requests,"
+    " cache = 'hit' AS cache_hits, status >= 400 AS failed_requests, attempts AS calls, NULL AS failed_calls,"
+    " CASE cache WHEN 'hit' THEN 0 ELSE coalesce(input_tokens, 0) END AS input_tokens,"
+    " CASE cache WHEN 'hit' THEN 0 ELSE coalesce(output_tokens, 0) END AS output_tokens,"
+    " NULL AS bytes_down, NULL AS bytes_up, usd_micro, latency_us AS latency_us_sum, latency_us AS latency_us_max,"
+    " coalesce(first_token_us, 0) AS first_token_us_sum, first_token_us IS NOT NULL AS first_token_count"
+    " FROM requests WHERE id >= ? AND at_wall_ns >= ? AND at_wall_ns < ?"
+)
 _TRENDS = {
     "requests": "requests",
     "cost_usd": "cost",
@@ -32,8 +45,9 @@ _TRENDS = {
 
 
 class ReportQuery(msgspec.Struct, frozen=True):
-    """What to report. ``since`` and ``until`` are UTC seconds and are widened to whole hours; without ``since`` the
-    last ``days`` days count, without ``until`` everything up to now. ``trend``: compare with the period before."""
+    """What to report. ``since`` and ``until`` are UTC seconds and are widened to whole hours (not by client); without
+    ``since`` the last ``days`` days count, without ``until`` everything up to now. ``trend``: compare with the period
+    before."""
 
     group_by: tuple[Group, ...] = ("provider", "model")
     since: float | None = None
@@ -55,23 +69,31 @@ def report(connection: sqlite3.Connection, query: ReportQuery, now: float) -> di
     ``{now, before, change}`` (``change`` 0.25 is a quarter more, None when there was nothing before) plus a
     ``summary`` sentence.
 
+    By client the period is exact, tokens and money are those of the answers, ``calls`` counts every attempt, and
+    ``failed_calls, bytes_down, bytes_up`` are None: requests do not hold them.
+
     Raises:
         InvalidRequest: an unknown group, or a period that ends before it begins.
     """
     _check(query)
     since, until = _period(query, now)
+    read = _rows
+    if "client" in query.group_by:
+        read = _rows_of_requests
+    else:
+        since, until = float(since // _HOUR * _HOUR), float(-(-until // _HOUR) * _HOUR)
     filters = {name: getattr(query, name) for name in ("provider", "model", "task") if getattr(query, name)}
-    rows = _rows(connection, since, until, query.group_by, filters)
-    total = _one(_rows(connection, since, until, (), filters))
+    rows = read(connection, since, until, query.group_by, filters)
+    total = _one(read(connection, since, until, (), filters))
     answer: dict[str, Any] = {
-        "since": float(since),
-        "until": float(until),
+        "since": since,
+        "until": until,
         "group_by": list(query.group_by),
         "rows": rows,
         "total": total,
     }
     if query.trend:
-        before = _one(_rows(connection, since - (until - since), since, (), filters))
+        before = _one(read(connection, since - (until - since), since, (), filters))
         answer["previous"] = before
         answer["trend"] = trend(total, before, until - since)
     return answer
@@ -111,8 +133,7 @@ def _check(query: ReportQuery) -> None:
         raise InvalidRequest("group_by names a field twice", param="group_by")
 
 
-def _period(query: ReportQuery, now: float) -> tuple[int, int]:
-    """Whole hours, as seconds."""
+def _period(query: ReportQuery, now: float) -> tuple[float, float]:
     end = now if query.until is None else query.until
     start = end - query.days * _DAY if query.since is None else query.since
     for name, value in (("since", start), ("until", end)):
@@ -120,14 +141,14 @@ def _period(query: ReportQuery, now: float) -> tuple[int, int]:
             raise InvalidRequest(f"{name} must be UTC seconds since 1970, not {value}", param=name)
     if start >= end:
         raise InvalidRequest("the period ends before it begins: 'since' must be earlier than 'until'", param="since")
-    return int(start // _HOUR) * _HOUR, -int(-end // _HOUR) * _HOUR
+    return start, end
 
 
 def _rows(
-    connection: sqlite3.Connection, since: int, until: int, groups: Sequence[Group], filters: Mapping[str, str]
+    connection: sqlite3.Connection, start: float, end: float, groups: Sequence[Group], filters: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Whole days come from ``rollup_day``, the hours around them (or all, grouped by hour) from ``rollup_hour``."""
-    since = max(since, 0)
+    since, until = max(int(start), 0), int(end)
     first_day, last_day = -(-since // _DAY), until // _DAY
     if "hour" in groups or first_day >= last_day:
         ranges = [("rollup_hour", since // _HOUR, until // _HOUR, _HOUR)]
@@ -143,11 +164,26 @@ def _rows(
         if first < last:
             parts.append(f"SELECT *, period * {seconds} AS at FROM {table} WHERE period >= ? AND period < ?{where}")
             parameters += [first, last, *filters.values()]
+    return _grouped(connection, " UNION ALL ".join(parts), parameters, groups)
+
+
+def _rows_of_requests(
+    connection: sqlite3.Connection, start: float, end: float, groups: Sequence[Group], filters: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Each request as a rollup of one. Ids are times: what is older than the period is not read."""
+    where = "".join(f" AND {name} = ?" for name in filters)
+    earliest = max(0, round(start * 1e6) - ID_MARGIN_US)
+    parameters = [earliest, round(start * 1e6) * 1000, round(end * 1e6) * 1000, *filters.values()]
+    return _grouped(connection, f"{_REQUESTS}{where}", parameters, groups)
+
+
+def _grouped(
+    connection: sqlite3.Connection, source: str, parameters: Iterable[Any], groups: Sequence[Group]
+) -> list[dict[str, Any]]:
     expressions = {"day": f"at / {_DAY}", "hour": f"at / {_HOUR}"}
     keys = [expressions.get(name, name) for name in groups]
     grouped = f" GROUP BY {', '.join(keys)} ORDER BY {', '.join(keys)}" if keys else ""
-    sql = f"SELECT {', '.join([*keys, _COLUMNS])} FROM ({' UNION ALL '.join(parts)}){grouped}"
-    found = connection.execute(sql, parameters)
+    found = connection.execute(f"SELECT {', '.join([*keys, _COLUMNS])} FROM ({source}){grouped}", tuple(parameters))
     return [_row(groups, row) for row in found if row[len(groups)] is not None]
 
 

@@ -46,7 +46,7 @@ _SEARCHED = (
     " coalesce(client, '')"
 )
 # A request is recorded with the wall time of its start; its id was made within this of it, or later.
-_ID_MARGIN_US = 3_600_000_000
+ID_MARGIN_US = 3_600_000_000
 
 
 class RequestFilter(msgspec.Struct, frozen=True):
@@ -151,7 +151,7 @@ def _where(query: RequestFilter) -> tuple[list[str], list[Any]]:
     if query.since is not None:
         where.append("id >= ? AND at_wall_ns >= ?")
         since_us = _micros("since", query.since)
-        parameters += [max(0, since_us - _ID_MARGIN_US), since_us * 1000]
+        parameters += [max(0, since_us - ID_MARGIN_US), since_us * 1000]
     if query.until is not None:
         where.append("at_wall_ns < ?")
         parameters.append(_micros("until", query.until) * 1000)

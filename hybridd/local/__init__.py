@@ -1,0 +1,1 @@
+"""Local GGUF models: what a file holds, what it needs, what fits, what is loaded, and where files come from."""

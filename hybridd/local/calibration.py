@@ -1,0 +1,215 @@
+"""What a machine was measured to do best with a model: stored by machine, model and build of llama.cpp, and read by
+whoever plans a load.
+
+Nothing here measures; ``plugins/llama_cpp/calibrate.py`` does. A finding of another build of llama.cpp, of another file
+under the same name, or with another number of layers on the GPU says nothing about this one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hybridd import locations
+from hybridd.errors import StateError
+from hybridd.local.facts import ModelFacts
+from hybridd.local.memory import estimate
+from hybridd.local.types import LoadOptions, Memory, Plan
+
+WIDTHS = (1, 2, 4, 8)
+MICRO_BATCHES = (512, 128, 256, 1024, 2048)
+_NOISE = 1.03
+"""A finding replaces the plan's own choice only when it is this much faster: repeated measurements differ by 2 %."""
+_ENOUGH = 0.95
+"""Of the highest throughput: the narrowest batch that reaches it is the best width."""
+_PROMPT, _ANSWER = 1024, 256
+"""Tokens of the request that candidates are compared by: a page in, a paragraph out."""
+_MOST = 200
+"""Findings kept; the oldest leave first."""
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One candidate. Speeds in tokens per second; ``decode_per_second`` by the sequences in a batch, all together."""
+
+    flash_attention: bool
+    micro_batch: int
+    prefill_per_second: float
+    decode_per_second: dict[int, float]
+
+    def seconds(self) -> float:
+        """What one request of 1,024 tokens with an answer of 256 takes."""
+        alone = self.decode_per_second[min(self.decode_per_second)]
+        return _PROMPT / max(1e-9, self.prefill_per_second) + _ANSWER / max(1e-9, alone)
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding. ``bytes``: of the model's files; ``llama_cpp``: the package's version; ``build``: what it was compiled
+    for; ``at``: seconds since the epoch; ``sequences``: the best batch width."""
+
+    machine: str
+    model: str
+    bytes: int
+    gpu_layers: int
+    llama_cpp: str
+    at: float
+    flash_attention: bool
+    micro_batch: int
+    sequences: int
+    measured: list[Measured]
+    left_out: list[dict[str, Any]] = []
+    build: str = ""
+    context: int = 0
+    type_k: str = "f16"
+    type_v: str = "f16"
+    threads: int = 0
+    seconds: float = 0.0
+
+
+class _Document(msgspec.Struct):
+    calibrations: list[Calibration] = []
+
+
+def best(measured: Sequence[Measured]) -> Measured:
+    """The fastest by :meth:`Measured.seconds`; the first one (the plan's own) unless another is clearly faster.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
+    if not measured:
+        raise ValueError("nothing was measured")
+    fastest = min(measured, key=Measured.seconds)
+    return fastest if fastest.seconds() * _NOISE < measured[0].seconds() else measured[0]
+
+
+def width(measured: Measured) -> int:
+    """How many sequences a batch should have: the fewest that reach 95 % of the highest throughput. On some cards
+    (GTX 16xx) and processors a wide batch is slower than one sequence alone."""
+    most = max(measured.decode_per_second.values())
+    return min(count for count, rate in measured.decode_per_second.items() if rate >= _ENOUGH * most)
+
+
+def candidates(facts: ModelFacts, plan: Plan) -> list[dict[str, Any]]:
+    """What is worth measuring: the plan's own setting first, then each flash attention and micro-batch whose memory
+    stays within the plan's budget. The quantised V cache exists with flash attention only.
+
+    Raises:
+        ValueError: the plan loads nothing.
+    """
+    options = plan.options
+    if options is None:
+        raise ValueError("the plan loads nothing")
+    own = (options.flash_attention, options.micro_batch)
+    flash = (True, False) if options.type_v in ("f32", "f16", "bf16") else (True,)
+    found = [own]
+    for micro_batch in dict.fromkeys((options.micro_batch, *MICRO_BATCHES)):
+        for on in flash:
+            if (
+                (on, micro_batch) not in found
+                and micro_batch <= options.context
+                and _fits(facts, plan, measured_options(options, flash_attention=on, micro_batch=micro_batch))
+            ):
+                found.append((on, micro_batch))
+    return [{"flash_attention": on, "micro_batch": micro_batch} for on, micro_batch in found]
+
+
+def measured_options(options: LoadOptions, **changes: Any) -> LoadOptions:
+    """The options of a measuring context: every width fits into it, all sequences share its cells."""
+    return msgspec.structs.replace(options, sequences=max(WIDTHS), unified=True, **changes)
+
+
+def _fits(facts: ModelFacts, plan: Plan, options: LoadOptions) -> bool:
+    return side(estimate(facts, options), plan) <= max(side(plan.memory, plan), plan.budget)
+
+
+def side(memory: Memory, plan: Plan) -> int:
+    """Bytes on the side that the plan's budget is for."""
+    return memory.device.total if plan.target == "gpu" else memory.host.total
+
+
+def llama_version() -> str:
+    """The installed package's version; empty when it is not installed. Nothing is imported."""
+    try:
+        return metadata.version("llama-cpp-python")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def path_of_file() -> Path:
+    return locations.state_dir() / "local_calibration.json"
+
+
+def read(path: Path | None = None) -> list[Calibration]:
+    """All findings, the newest last.
+
+    Raises:
+        StateError: the file is there and cannot be read.
+    """
+    file = path or path_of_file()
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Document).calibrations
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise StateError(
+            f"the calibrations in {file} cannot be read: {error}. Without the file all are forgotten."
+        ) from error
+
+
+def find(
+    findings: Sequence[Calibration], *, machine: str, facts: ModelFacts, gpu_layers: int | None = None, version: str
+) -> Calibration | None:
+    """The newest finding for that machine, model and version; ``gpu_layers`` None: of whichever offload."""
+    for one in reversed(findings):
+        same = (one.machine, one.model, one.bytes, one.llama_cpp) == (machine, facts.id, facts.bytes, version)
+        if same and gpu_layers in (None, one.gpu_layers):
+            return one
+    return None
+
+
+def store(calibration: Calibration, path: Path | None = None) -> None:
+    """Keeps a finding in place of an older one for the same machine, model, version and offload.
+
+    Raises:
+        StateError: the file cannot be read or written.
+    """
+    file = path or path_of_file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(file.with_name(file.name + ".lock")):
+            kept = [one for one in read(file) if _key(one) != _key(calibration)]
+            document = _Document([*kept, calibration][-_MOST:])
+            _replace(file, msgspec.json.format(msgspec.json.encode(document), indent=1))
+    except OSError as error:
+        raise StateError(f"the calibrations in {file} cannot be written: {error}") from error
+
+
+def _key(one: Calibration) -> tuple[object, ...]:
+    return (one.machine, one.model, one.llama_cpp, one.gpu_layers)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(file: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=".calibration-", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
