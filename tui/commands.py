@@ -1,0 +1,48 @@
+"""The command palette: every action of the screen below it, every screen, every theme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+
+from tui.keys import Entry, entries, qualified
+from tui.theme import NAMES
+from tui.types import Run
+
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+
+class Actions(Provider):
+    """What the bindings can do, by what it is called."""
+
+    def _commands(self) -> Iterable[tuple[str, str, Run]]:
+        app = cast("Dashboard", self.app)
+        for entry in entries(self.screen):
+            if not entry.action.endswith("command_palette"):
+                keys = f"{entry.shown_keys}   {entry.id}"
+                yield entry.about, keys, partial(self._run, entry)
+        for name in NAMES:
+            yield f"Theme: {name}", "for this session; tui.theme in the configuration keeps it", partial(app.use, name)
+        yield "Save the screen as SVG", "to the folder you started in", app.action_screenshot
+
+    async def _run(self, entry: Entry) -> None:
+        node = entry.node if entry.place == "here" else None
+        if node is not None and node.is_attached:
+            await self.app.run_action(entry.action, node)
+        else:
+            await self.screen.run_action(qualified(entry))
+
+    async def discover(self) -> Hits:
+        for name, about, run in self._commands():
+            yield DiscoveryHit(name, run, help=about)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for name, about, run in self._commands():
+            score = matcher.match(name)
+            if score > 0:
+                yield Hit(score, matcher.highlight(name), run, help=about)

@@ -1,0 +1,65 @@
+"""Shown when there has been no daemon yet: offers to start one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+
+from hybridd.client import start
+from hybridd.errors import HybriddError
+from tui.text import Line, wrap
+from tui.widgets.lines import Lines
+
+
+class StartScreen(ModalScreen[None]):
+    """Enter starts ``hybridd serve`` in the background; it goes away by itself as soon as a daemon answers."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "start", "Start the daemon in the background", id="start.start"),
+        Binding("escape", "dismiss", "Wait for one", id="start.wait"),
+        Binding("q", "app.quit", "Quit", id="start.quit"),
+    ]
+    DEFAULT_CSS = """
+    StartScreen { align: center middle; background: $background 60%; }
+    StartScreen > Lines { width: 64; max-width: 94%; background: $panel; padding: 1 2; }
+    """
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__()
+        self.socket = socket
+
+    def compose(self) -> ComposeResult:
+        yield Lines()
+
+    def on_mount(self) -> None:
+        self._say([f"No daemon answers at {self.socket}."])
+
+    def _say(self, sentences: list[str], *, busy: bool = False) -> None:
+        words = [line for sentence in sentences for line in wrap(sentence, 56)]
+        lines: list[Line] = [[("Welcome to hybridd", "bold")], [("", "")], *([(text, "")] for text in words)]
+        if not busy:
+            lines += [
+                [("", "")],
+                [("Enter  ", "accent"), ("start it in the background (hybridd serve)", "")],
+                [("  Esc  ", "accent"), ("wait: the dashboard connects as soon as one runs", "")],
+                [("    q  ", "accent"), ("quit", "")],
+            ]
+        self.query_one(Lines).show(lines)
+
+    def action_start(self) -> None:
+        self._say(["Starting the daemon…"], busy=True)
+        self._start()
+
+    @work(thread=True, exclusive=True)
+    def _start(self) -> None:
+        try:
+            start.ensure_running(self.socket)
+        except HybriddError as error:
+            self.app.call_from_thread(self._say, [error.message])
+        except OSError as error:
+            self.app.call_from_thread(self._say, [f"The daemon could not be started: {error}"])

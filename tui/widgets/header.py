@@ -1,0 +1,56 @@
+"""The top line: who this is, how current it is, how many alerts, what time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from textual import events
+
+from tui.house import House
+from tui.text import Glyphs, Line, fit, fit_line
+from tui.widgets.lines import Lines
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def state_of(house: House, signs: Glyphs) -> tuple[str, str]:
+    """The connection in a word, with its style."""
+    if house.as_of is not None:
+        return f"{signs.ring} paused", "warn"
+    return {
+        "connecting": (f"{signs.ring} connecting", "dim"),
+        "live": (f"{signs.dot} live", "good"),
+        "lost": (f"{signs.ring} disconnected", "bad"),
+        "replay": (f"{signs.dot} recording", "accent"),
+        "ended": (f"{signs.ring} recording ended", "accent"),
+    }[house.connection.state]
+
+
+def header_line(house: House, title: str, width: int, signs: Glyphs, *, read_only: bool) -> Line:
+    state, style = state_of(house, signs)
+    left: Line = [(" hybridd ", "bold"), (state, style)]
+    if read_only:
+        left.append(("  read-only", "dim"))
+    count = house.open_alerts()
+    alerts = "no alerts" if not count else f"{count} alert{'s' if count > 1 else ''}"
+    moment = datetime.fromtimestamp(house.as_of if house.as_of is not None else house.now)
+    right: Line = [
+        (fit(alerts, 10, "right"), "warn" if count else "dim"),
+        (f"     {_DAYS[moment.weekday()]} {moment:%H:%M:%S} ", "dim"),
+    ]
+    taken = sum(len(text) for text, _ in right)
+    middle = [*left, (f"   {title}", "dim")] if width >= 70 else left
+    return [*fit_line(middle, max(0, width - taken), ellipsis=signs.ellipsis), *right]
+
+
+class Header(Lines):
+    """Click the alerts to see them."""
+
+    DEFAULT_CSS = "Header { height: 1; background: $panel; }"
+
+    def draw(self, house: House, title: str, *, read_only: bool) -> None:
+        self.show([header_line(house, title, self.size.width or self.app.size.width, self.signs, read_only=read_only)])
+
+    async def on_click(self, event: events.Click) -> None:
+        if event.x > self.size.width - 32:
+            await self.run_action("app.screen('alerts')")

@@ -1,0 +1,68 @@
+"""The lines to write a question in."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import TextArea
+
+
+class Prompt(TextArea):
+    """Enter sends, Up on the first line brings earlier questions back. It grows to five lines."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "send", "send", id="prompt.send", priority=True),
+        Binding("ctrl+j,shift+enter,alt+enter", "line", "A new line", id="prompt.line", show=False, priority=True),
+        Binding("up", "earlier", "The question before", id="prompt.earlier", show=False),
+        Binding("down", "later", "The question after", id="prompt.later", show=False),
+    ]
+    DEFAULT_CSS = """
+    Prompt { height: auto; max-height: 5; border: none; padding: 0 1; background: $surface; }
+    Prompt:focus { border: none; background: $panel; }
+    """
+
+    class Sent(Message):
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self) -> None:
+        super().__init__(
+            soft_wrap=True, show_line_numbers=False, highlight_cursor_line=False, compact=True,
+            placeholder="Ask something; Enter sends, Esc leaves",
+        )  # fmt: skip
+        self.cursor_blink = False  # a timer while idle
+        self.earlier: list[str] = []
+        self._at = 0
+
+    def remember(self, prompts: list[str]) -> None:
+        """What Up and Down go through, oldest first."""
+        self.earlier, self._at = prompts, len(prompts)
+
+    def action_send(self) -> None:
+        text = self.text.strip()
+        if text:
+            self.clear()
+            self.post_message(self.Sent(text))
+
+    def action_line(self) -> None:
+        self.insert("\n")
+
+    def action_earlier(self) -> None:
+        if self.cursor_location[0] == 0 and self.earlier and self._at > 0:
+            self._go(self._at - 1)
+        else:
+            self.action_cursor_up()
+
+    def action_later(self) -> None:
+        if self.cursor_location[0] == self.document.line_count - 1 and self._at < len(self.earlier):
+            self._go(self._at + 1)
+        else:
+            self.action_cursor_down()
+
+    def _go(self, at: int) -> None:
+        self._at = at
+        self.text = self.earlier[at] if at < len(self.earlier) else ""
+        self.move_cursor(self.document.end)
