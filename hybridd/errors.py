@@ -21,6 +21,9 @@
     ├── ProviderError          a provider answered with an error or broke (502, or its own 4xx)
     └── ProtocolError          a plugin broke the protocol
 
+What only one part can raise stands beside it: ``QuotaRefused`` (ledger), ``SpawnFailed`` and ``CallFailed``
+(providers), ``BadGguf``, ``SourceError``, ``HubError`` and ``TooManyJobs`` (local).
+
 ``code`` is stable and meant for programs; ``exit_code`` is what the command line exits with. Exit codes live
 here and nowhere else.
 """

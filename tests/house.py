@@ -39,6 +39,7 @@ class House:
             **{name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ},
             **{name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "COV_"))},
             "HOME": str(self.home),
+            "LANGUAGE": "en",
             "HYBRIDD_SOCKET": str(self.socket),
             "HYBRIDD_STATE_DIR": str(self.state),
             "PYTHONPATH": str(ROOT),

@@ -7,11 +7,7 @@ under the same name, or with another number of layers on the GPU says nothing ab
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ import msgspec
 
 from hybridd import locations
 from hybridd.errors import StateError
+from hybridd.local import state_file
 from hybridd.local.facts import ModelFacts
 from hybridd.local.memory import estimate
 from hybridd.local.types import LoadOptions, Memory, Plan
@@ -182,34 +179,13 @@ def store(calibration: Calibration, path: Path | None = None) -> None:
     """
     file = path or path_of_file()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(file.with_name(file.name + ".lock")):
+        with state_file.locked(file):
             kept = [one for one in read(file) if _key(one) != _key(calibration)]
             document = _Document([*kept, calibration][-_MOST:])
-            _replace(file, msgspec.json.format(msgspec.json.encode(document), indent=1))
+            state_file.replace(file, msgspec.json.format(msgspec.json.encode(document), indent=1))
     except OSError as error:
         raise StateError(f"the calibrations in {file} cannot be written: {error}") from error
 
 
 def _key(one: Calibration) -> tuple[object, ...]:
     return (one.machine, one.model, one.llama_cpp, one.gpu_layers)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(file: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".calibration-", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -7,18 +7,15 @@ An entry is believed only as long as the file's size and modification time are t
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from hybridd import locations
 from hybridd.errors import StateError
+from hybridd.local import state_file
 
 VERSION = 1
 
@@ -104,8 +101,7 @@ def record(changes: dict[Path, Entry | None], path: Path | None = None) -> None:
     """
     file = path or path_of_index()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(file.with_name(file.name + ".lock")):
+        with state_file.locked(file):
             files = dict(read(file))
             for changed, entry in changes.items():
                 real = os.path.realpath(changed)
@@ -113,26 +109,6 @@ def record(changes: dict[Path, Entry | None], path: Path | None = None) -> None:
                     files.pop(real, None)
                 else:
                     files[real] = entry
-            _replace(file, msgspec.json.format(msgspec.json.encode(_Document(files=files)), indent=1))
+            state_file.replace(file, msgspec.json.format(msgspec.json.encode(_Document(files=files)), indent=1))
     except OSError as error:
         raise StateError(f"the list of known model files {file} cannot be written: {error}") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(file: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".library-", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -26,11 +26,11 @@ from typing import Any
 import msgspec
 
 from hybridd import locations
-from hybridd.config import loader
+from hybridd.config import gguf_files, loader
 from hybridd.config.gguf_files import model_name
 from hybridd.config.settings import Settings
 from hybridd.errors import HybriddError, InvalidRequest
-from hybridd.local import index, names
+from hybridd.local import index, library, names
 from hybridd.local.download import Fetched, fetch, patiently
 from hybridd.local.hub import Choice, Hub, RepoModel, Repository, choose, pick, token_of
 from hybridd.local.hub_cache import Cache, held
@@ -147,7 +147,15 @@ def pull(request: Request, settings: Settings, out: Output) -> dict[str, Any]:
         {"file": one.file.path, "bytes": one.blob.stat().st_size, "sha256": one.sha256, "resumed": one.resumed}
         for one in fetched
     ]
+    answer["hidden_by"] = _other_of_that_name(answer["model"], fetched[0].pointer, settings, root)
     return {**answer, "files": listed, "path": str(fetched[0].pointer), "downloaded": out.downloaded}
+
+
+def _other_of_that_name(model: str, pointer: Path, settings: Settings, root: Path) -> str | None:
+    """The file that requests for ``model`` get instead of this one, if another is called the same and found first."""
+    where = library.folders(settings)
+    first = gguf_files.find((where.models, root), where.default).get(model)
+    return str(first) if first is not None and first.resolve() != pointer.resolve() else None
 
 
 def check_space(folder: Path, needed: int, keep: int) -> None:

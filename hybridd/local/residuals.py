@@ -7,18 +7,15 @@ machine less, and with no load at all only the figures this memory model was che
 
 from __future__ import annotations
 
-import fcntl
-import os
 import statistics
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from hybridd import locations
 from hybridd.errors import StateError
+from hybridd.local import state_file
 from hybridd.local.types import LoadOptions, Memory, MemoryUse
 
 MIB = 2**20
@@ -108,10 +105,9 @@ def store(residual: Residual, path: Path | None = None) -> None:
     """
     file = path or path_of_file()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(file.with_name(file.name + ".lock")):
+        with state_file.locked(file):
             document = _Document(_bounded([*read(file), residual]))
-            _replace(file, msgspec.json.encode(document))
+            state_file.replace(file, msgspec.json.encode(document))
     except OSError as error:
         raise StateError(f"{file} cannot be written: {error.strerror or error}") from error
 
@@ -144,23 +140,3 @@ def _bounded(residuals: Iterable[Residual]) -> list[Residual]:
     surplus = max(len(worst) + len(rest) - _MOST, 0)
     newest = sorted(rest, key=lambda one: one.at)[surplus:]
     return sorted([*worst, *newest], key=lambda one: one.at)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(file: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".local_loads-", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise

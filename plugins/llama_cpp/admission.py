@@ -58,19 +58,21 @@ class Admission:
                 admitted.append(sequence)
                 for one in list(self._waiting)[:passed]:
                     one.passed += 1
-            elif not self.slots.idle:
-                if not self._park(active):
-                    break
-            elif sequence.passed >= PASSES:
+            elif self._park(active):
+                continue
+            elif not self.slots.idle or sequence.passed >= PASSES:
                 break
             else:
                 passed += 1
         return admitted
 
     def send_back(self, sequence: Sequence) -> None:
-        """Out of its slot, first in the queue."""
+        """Out of its slot, first in the queue; unless its reader is behind anyway."""
         self.leave(sequence)
-        self._waiting.appendleft(sequence)
+        if sequence.channel.full:
+            self._parked.append(sequence)
+        else:
+            self._waiting.appendleft(sequence)
 
     def leave(self, sequence: Sequence) -> None:
         """It needs its slot no more; what it evaluated stays for others unless it must not."""
@@ -78,7 +80,7 @@ class Admission:
         if slot is None:
             return
         sequence.slot = None
-        sequence.past = sequence.shared = 0
+        sequence.past = 0
         self.slots.release(slot)
         if not sequence.cache:
             slot.length = self._context.keep(slot.id, 0)
@@ -124,20 +126,20 @@ class Admission:
         kept = self._context.keep(slot.id, reuse) if source is None else self._context.copy(source.id, slot.id, reuse)
         sequence.slot = slot
         sequence.past = kept
-        sequence.shared = kept if source is not None else 0
         if sequence.sampler is None:  # otherwise it comes back to what it had itself
             sequence.reused = min(kept, sequence.prompt)
         self.slots.take(slot, sequence.tokens, kept)
         return True
 
     def _planned(self, active: list[Sequence]) -> int:
-        return sum(_growing(sequence) - sequence.shared for sequence in active)
+        # Cells that are shared count for each: how long they stay shared is not known.
+        return sum(map(_growing, active))
 
     def _held(self) -> int:
         return sum(slot.length for slot in self.slots.all)
 
     def _park(self, active: list[Sequence]) -> bool:
-        """A reader that is behind makes place for one that is not."""
+        """A reader that is behind gives its slot and its cells to one that is not."""
         behind = [sequence for sequence in active if sequence.channel.full]
         if not behind:
             return False

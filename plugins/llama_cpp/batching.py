@@ -1,8 +1,6 @@
 """How the tokens of one step are shared between prompts. Pure.
 
-Decoding sequences come first: one token each. Prompts get what is left of a step that should not last too long. On CPUs
-and GPUs alike a decoded token costs several times less inside a batch with a piece of a prompt than in a batch of its
-own, so pieces are kept small while somebody decodes: the prompt is not evaluated slower, and the others go on.
+Prompts get no more of a step than makes it last too long for those who wait for their next token, and for newcomers.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from collections.abc import Sequence
 # Smaller pieces of a prompt are evaluated at a worse rate (CPU, Q8_0: 0.90 ms a token at 64, 0.82 at 128, 0.87 at 512).
 SMALLEST = 128
 # How long those who already read their answer may wait for their next token while a prompt is evaluated, in seconds.
-PATIENCE = 0.15
+PATIENCE = 0.25
 # How long a newcomer may wait for the end of a step in which only prompts are evaluated.
 ALONE_PATIENCE = 0.3
 _MEMORY = 0.3
@@ -61,8 +59,7 @@ class Pace:
         fitting = int(patience / self._token_seconds) if self._token_seconds else SMALLEST
         smallest = min(SMALLEST, self._micro_batch)
         budget = max(smallest, min(fitting, self._micro_batch if decoding else self._capacity))
-        if not decoding and len(needs) > 1:
+        if len(needs) > 1:
             # Nobody is served later if the first prompt gets a step of its own, and its answer begins at once.
-            first = needs[0]
-            budget = min(budget, max(smallest, first))
+            budget = min(budget, max(smallest, needs[0]))
         return max(1, min(budget, self._capacity - decoding))

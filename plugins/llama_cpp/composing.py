@@ -29,10 +29,12 @@ class Entry(NamedTuple):
 class Composer:
     """``prompts``: tokens of prompts in the last batch."""
 
-    def __init__(self, context: Context, admission: Admission) -> None:
+    def __init__(self, context: Context, admission: Admission, *, mixed: bool = True) -> None:
+        """``mixed``: prompts and decoded tokens share a batch; otherwise they take turns."""
         self.prompts = 0
         self._context = context
         self._admission = admission
+        self._mixed = mixed
         self._pace = Pace(context.capacity, context.micro_batch)
         self._limit = 0  # of prompt tokens, after cells ran out; 0: none
         self._before: list[Sequence] = []
@@ -42,19 +44,12 @@ class Composer:
         """Who decodes comes first, then pieces of prompts, oldest first. Empty: there is nothing to compute."""
         ready = [one for one in active if not one.channel.full]
         prompts = [one for one in ready if len(one.tokens) - one.past > 1]
-        if prompts:
-            return self._mixed(ready, prompts)
-        self.prompts = 0
-        if len(ready) > self._context.capacity:
-            ready = ready[: self._context.capacity]
-        self._admission.make_room(len(ready))
-        if ready and ready == self._before:
-            self._context.again([one.tokens[-1] for one in ready])
-            return self._entries
-        self._context.begin()
-        self._entries = self._decoding(ready)
-        self._before = ready
-        return self._entries
+        if not prompts:
+            return self._decode(ready)
+        decoding = [one for one in ready if len(one.tokens) - one.past == 1]
+        if decoding and self.prompts and not self._mixed:
+            return self._decode(decoding)
+        return self._evaluate(decoding, prompts)
 
     def done(self, seconds: float) -> None:
         """The batch was computed in that time."""
@@ -82,19 +77,33 @@ class Composer:
         # A recurrent state cannot be taken back: the others would lose all they have.
         return largest.sequence if len(entries) == 1 or not self._context.model.recurrent else None
 
-    def _mixed(self, ready: list[Sequence], prompts: list[Sequence]) -> list[Entry]:
+    def _decode(self, ready: list[Sequence]) -> list[Entry]:
+        self.prompts = 0
+        if len(ready) > self._context.capacity:
+            ready = ready[: self._context.capacity]
+        self._admission.make_room(len(ready))
+        if ready and ready == self._before:
+            self._context.again([one.tokens[-1] for one in ready])
+            return self._entries
+        self._context.begin()
+        self._entries = self._put_tokens(ready)
+        self._before = ready
+        return self._entries
+
+    def _evaluate(self, decoding: list[Sequence], prompts: list[Sequence]) -> list[Entry]:
+        """Pieces of prompts, behind the tokens of who decodes if they may share a batch."""
         context = self._context
-        decoding = [one for one in ready if len(one.tokens) - one.past == 1][: context.capacity - 1]
         needs = [one.need for one in prompts]
         budget = self._pace.budget(len(decoding), needs)
         if self._limit:
             budget = min(budget, self._limit)
         given = shares(needs, budget)
+        decoding = decoding[: context.capacity - 1] if self._mixed else []
         self.prompts = sum(given)
         self._admission.make_room(len(decoding) + self.prompts)
         self._before = []
         context.begin()
-        entries = self._decoding(decoding)
+        entries = self._put_tokens(decoding)
         for sequence, count in zip(prompts, given, strict=True):
             if count:
                 assert sequence.slot is not None
@@ -104,7 +113,7 @@ class Composer:
                 entries.append(Entry(sequence, count, row if last else -1))
         return entries
 
-    def _decoding(self, ready: list[Sequence]) -> list[Entry]:
+    def _put_tokens(self, ready: list[Sequence]) -> list[Entry]:
         entries = []
         for sequence in ready:
             assert sequence.slot is not None

@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +103,15 @@ class Local(Provider):
         ]
         for text in texts:
             engine.check_length(len(text), "input", 0)
+        began = time.perf_counter()
         vectors = await engine.embedder.embed(texts, normalize=wanted.normalize)
         usage = Usage(input_tokens=sum(map(len, texts)), output_tokens=0)
+        took = responses.Timings(prompt_n=usage.input_tokens, prompt_ms=(time.perf_counter() - began) * 1e3)
+        extra = {"timings": took.body(), "local": engine.local.body(wanted.ignored)}
         body = responses.embeddings(
-            vectors, model=request.model, encoding=wanted.encoding, prompt_tokens=usage.input_tokens,
-            extra={"local": engine.local.body(wanted.ignored)},
-        )  # fmt: skip
-        return Result(body, usage=usage, details={"local": engine.local.body(wanted.ignored)})
+            vectors, model=request.model, encoding=wanted.encoding, prompt_tokens=usage.input_tokens, extra=extra
+        )
+        return Result(body, usage=usage, details=extra)
 
     def _loaded(self) -> Engine:
         if self._engine is None or self.state != "ready":

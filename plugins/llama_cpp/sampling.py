@@ -105,9 +105,11 @@ class Sampler:
         if constrained:
             lib.llama_sampler_apply(self._grammar, ctypes.byref(found))
         lib.llama_sampler_apply(self.handle, ctypes.byref(found))
-        return int(found.data[found.selected].id)
+        return int(found.data[found.selected].id) if found.selected >= 0 else -1
 
     def _allowed(self, token: int) -> bool:
+        if token < 0:
+            return False
         one = np.zeros(1, dtype=_TOKEN_DATA)
         one["id"], one["logit"] = token, 1.0
         found = _candidates(one)

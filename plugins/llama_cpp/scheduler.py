@@ -6,7 +6,7 @@
        ▲                    │              │ its reader is behind: left out of the batch, later out of its slot
        └────── no cells: the youngest goes back, with all it has said ────┘
 
-Each step is one batch: a token of every sequence that decodes, and pieces of prompts (:mod:`batching`). The event loop
+Each step is one batch: a token of every sequence that decodes, and pieces of prompts (:mod:`composing`). The event loop
 hands over sequences and cancels through a queue and is woken once a step, for all sequences together.
 """
 
@@ -40,9 +40,15 @@ class Scheduler:
     """Owns the context and everything in it from :meth:`start` to :meth:`stop`."""
 
     def __init__(
-        self, context: Context, loop: asyncio.AbstractEventLoop, *, broken: Callable[[str], None] | None = None
+        self,
+        context: Context,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        mixed: bool = True,
+        broken: Callable[[str], None] | None = None,
     ) -> None:
-        """``broken`` is told on the loop when the engine cannot go on; all requests have failed then."""
+        """``broken`` is told on the loop when the engine cannot go on; all requests have failed then. ``mixed``: see
+        :class:`~plugins.llama_cpp.composing.Composer`."""
         self.figures = Figures()
         self._context = context
         self._model = context.model
@@ -51,8 +57,9 @@ class Scheduler:
         self._inbox: SimpleQueue[Sequence | None] = SimpleQueue()
         self._active: list[Sequence] = []
         self._admission = Admission(context)
-        self._composer = Composer(context, self._admission)
+        self._composer = Composer(context, self._admission, mixed=mixed)
         self._cancels = False
+        self._crowded = False  # cells ran out, and nothing was computed since: nobody else comes in
         self._touched: dict[Channel, None] = {}
         self._wasteful: Sequence | None = None
         self._numbers = 0
@@ -139,7 +146,7 @@ class Scheduler:
             self._cancels = False
             self._context.resume()
             self._drop_cancelled()
-        if self._admission.length:
+        if self._admission.length and not (self._crowded and self._active):
             for sequence in self._admission.admit(self._active):
                 self._begin(sequence, began)
         entries = self._composer.fill(self._active)
@@ -156,6 +163,7 @@ class Scheduler:
         decoded = 0
         if code == DONE:
             self._composer.done(computed - before)
+            self._crowded = False
             decoded = self._take_outputs(entries)
         else:
             self._recover(code, entries)
@@ -270,10 +278,12 @@ class Scheduler:
             return
         if code != NO_CELLS:
             raise Broken(f"llama_decode answered {code}: {last_error() or 'no reason given'}")
+        self._crowded = True
         if self._admission.evict() or self._composer.shrink(entries):
             return
         if len(self._active) > 1:
-            self._send_back(self._active[-1])
+            behind = [sequence for sequence in self._active if sequence.channel.full]
+            self._send_back((behind or self._active)[-1])
         else:
             failure = CallFailure(
                 "too_large",

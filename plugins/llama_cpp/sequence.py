@@ -103,13 +103,13 @@ class Sequence:
     """``tokens``: the prompt and what came after it; ``past`` of them are in the cells of ``slot``.
 
     ``limit``: tokens of the answer. ``leader``: another answer to the same prompt; this one starts when that one's
-    prompt is evaluated, and goes on from its cells. ``shared``: tokens whose cells belong to another sequence too.
+    prompt is evaluated, and goes on from its cells.
     """
 
     __slots__ = (
         "asked_at", "begun_at", "cache", "cancelled", "channel", "choice", "closing", "ended_at", "evaluated",
         "first_at", "followers", "grammar", "leader", "limit", "logprobs", "number", "over", "passed", "past", "primed",
-        "produced", "prompt", "reason", "reused", "sampler", "sampling", "seed", "shared", "slot", "timed", "tokens",
+        "produced", "prompt", "reason", "reused", "sampler", "sampling", "seed", "slot", "timed", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -147,7 +147,6 @@ class Sequence:
         self.slot: Slot | None = None
         self.sampler: Sampler | None = None
         self.past = 0
-        self.shared = 0
         self.reused = 0
         self.evaluated = 0
         self.produced = 0

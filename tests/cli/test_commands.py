@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from hybridd import errors
 from hybridd.cli import diagnostics
 from hybridd.cli.main import COMMANDS, program
+from tests.cli.support import Done, Run
 from tests.client.canned import (
     ALERT,
     CHOICE,
@@ -28,19 +28,6 @@ from tests.client.canned import (
     error,
     sse,
 )
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
 
 
 @pytest.fixture

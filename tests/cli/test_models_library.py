@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -13,6 +13,7 @@ from hybridd import errors
 from hybridd.cli import diagnostics
 from hybridd.cli.commands.models import common, progress
 from hybridd.cli.main import program
+from tests.cli.support import Done, Run
 from tests.client.canned import Answer, Asked, CannedDaemon, error
 from tests.fakes.hub import FakeHub
 from tests.fakes.tiny_gguf import make_tiny_gguf
@@ -24,19 +25,6 @@ RESULT = {
     "files": [{"file": "tiny-Q4_K_M.gguf", "bytes": 2_500_000_000, "sha256": "a" * 64, "resumed": 1_000_000_000}],
     "choice": {"reasons": ["Q4_K_M is the largest that fits"], "passed_over": {"Q8_0": "only 3 of 29 layers fit"}},
 }  # fmt: skip
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
 
 
 @pytest.fixture

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from hybridd import errors
 from hybridd.cli import diagnostics
 from hybridd.cli.main import program
+from tests.cli.support import Done, Run
 from tests.fakes.hub import FakeHub
 from tests.fakes.model_zoo import make_model
 
 REPO = "acme/tiny-GGUF"
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.support import Events, error_of, provider_of, quiet, recorded, until
+from tests.fakes.model_zoo import make_model
 from tests.fakes.tiny_gguf import CONTEXT, make_tiny_gguf
 from tests.fakes.upstream import FakeUpstream
 from tests.house import House, lab
@@ -155,6 +156,51 @@ def test_a_broken_file_says_so(house):
     place.write_bytes(before)
 
 
+def test_what_fits_is_not_refused_by_an_estimate(house):
+    """A prompt without a bound for its answer takes what room there is; each of many prompts and answers has the
+    context to itself; when it is not sure that a prompt is too long, the engine counts."""
+    answer = house.chat("local:tiny", "hello", ignore_eos=True)
+    usage = answer.json()["usage"]
+    assert (answer.status_code, usage["total_tokens"]) == (200, CONTEXT)
+    assert house.chat("local:tiny", "hello", n=4, max_tokens=CONTEXT // 2).status_code == 200
+    body = {"model": "local:tiny", "prompt": ["the fox jumps over"] * 20, "max_tokens": 2}
+    answer = house.http.post("/v1/completions", json=body)
+    assert (answer.status_code, len(answer.json()["choices"])) == (200, 20)
+    # Estimated at 0.4 tokens for each byte, and at 4 bytes for each id, these would be more than the context.
+    answer = house.http.post("/v1/completions", json={**body, "prompt": [70] * 200})
+    assert answer.json()["usage"]["prompt_tokens"] == 200
+    answer = house.http.post("/v1/completions", json={**body, "prompt": [70] * 300})
+    assert (answer.status_code, error_of(answer)["code"]) == (413, "context_length_exceeded")
+    assert "the prompt has 300 tokens" in error_of(answer)["message"]
+
+
+def test_embedding_many_texts(house):
+    """Many short texts in one request may have more tokens together than the context; a model that makes no embeddings
+    is the caller's mistake, and so is an embedding model in a chat."""
+    place = make_model(house.home / "models" / "vectors.gguf", "bert")
+    context = house.http.post("/v1/local/load", json={"model": "vectors"}).json()["loaded"]["context"]
+    body = {"model": "local:vectors", "input": ["the fox jumps over the lazy dog"] * 300}
+    answer = house.http.post("/v1/embeddings", json=body)
+    assert (answer.status_code, len(answer.json()["data"])) == (200, 300)
+    assert answer.json()["usage"]["prompt_tokens"] > context
+    answers = [
+        house.http.post("/v1/embeddings", json={**body, "model": "local:tiny"}),
+        house.chat("local:vectors"),
+    ]
+    for one in answers:
+        assert (one.status_code, error_of(one)["code"]) == (400, "unsupported")
+        assert error_of(one)["type"] == "invalid_request_error"
+    place.unlink()
+
+
+def test_the_engines_refusal_is_the_callers_mistake(house):
+    """A wrong parameter that only the engine can know is an invalid request with the parameter's name."""
+    answer = house.chat("local:tiny", grammar="root ::= (")
+    error = error_of(answer)
+    assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+    assert (error["code"], error["param"]) == ("invalid_grammar", "grammar")
+
+
 def test_a_new_file_needs_no_reload(house):
     """A file that appears is a model the next moment; it is gone with its file."""
     place = make_tiny_gguf(house.home / "models" / "fresh.gguf", seed=5)
@@ -172,7 +218,8 @@ def test_keep_alive_and_reload(house):
     house.chat("local:tiny", max_tokens=2)
     pid = pid_of(house, "tiny")
     configure(house, models={"other": {"context": 128}})
-    house.chat("local:tiny", max_tokens=2, keep_alive=0)
+    answer = house.chat("local:tiny", max_tokens=2, keep_alive=0)
+    assert "keep_alive" not in answer.json()["local"].get("ignored", [])
     until(lambda: not resident(house), what="nothing is loaded")
     assert not alive(pid)
     configure(house, idle_stop_seconds=0.2)

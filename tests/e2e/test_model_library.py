@@ -46,6 +46,18 @@ def job(house: House, job_id: str) -> dict[str, Any]:
     return found
 
 
+def test_a_download_that_another_file_hides_says_so(house: House, hub: FakeHub) -> None:
+    """A file of one's own with the same name goes before a downloaded one: the pull does not call that one ready."""
+    own = house.home / ".local" / "share" / "hybridd" / "models"
+    own.mkdir(parents=True)
+    mine = make_tiny_gguf(own / "tiny-Q4_K_M.gguf", seed=9)
+    done = house.cli("models", "pull", f"{REPO}:Q4_K_M")
+    assert (done.returncode, str(mine) in done.stdout, "is ready" in done.stdout) == (0, True, False), done.stderr
+    mine.unlink()
+    again = house.cli("models", "pull", f"{REPO}:Q4_K_M")
+    assert "is ready as local:tiny-Q4_K_M" in again.stdout
+
+
 def test_a_model_is_pulled_counted_listed_and_called(house: House, hub: FakeHub) -> None:
     """One command brings the file that fits best; the download is one of the month's, the model answers at once, and
     while it is loaded it is not removed."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hybridd.contracts.protocol import Usage
 from hybridd.contracts.quotas import Amounts, Price
-from hybridd.ledger.estimate import PromptSize, Ratio, input_tokens, prompt_size
+from hybridd.ledger.estimate import PromptSize, Ratio, input_tokens, longest_prompt, prompt_size
 from hybridd.ledger.forecast import forecast, pace
 from hybridd.ledger.prices import cost, micro, snapshot
 from hybridd.ledger.text import amount_text, wait_text
@@ -91,6 +91,14 @@ def test_prompt_size_counts_utf8_bytes() -> None:
 def test_prompt_shapes(body: dict[str, object], expected: PromptSize) -> None:
     """Every shape of prompt weighs something sensible; wrong shapes do not raise."""
     assert prompt_size(body) == expected
+
+
+def test_the_longest_prompt_of_many() -> None:
+    """Of several prompts the heaviest is weighed; a list of token ids is one prompt, and so is a chat."""
+    assert longest_prompt({"input": ["a", "a" * 30, "aa"]}) == PromptSize(30, 1)
+    assert longest_prompt({"prompt": [[1, 2], [3]]}) == PromptSize(8, 1)
+    assert longest_prompt({"input": [1, 2, 3]}) == PromptSize(12, 1)
+    assert longest_prompt(BODY) == prompt_size(BODY)
 
 
 def test_ratio_starts_high_and_learns() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hybridd.config.gguf_files import model_name
 from hybridd.local import inspect as inspect_module
 from hybridd.local import inspect_cache
 from hybridd.local.facts import ModelFacts
-from hybridd.config.gguf_files import model_name
 from hybridd.local.inspect import inspect
 from tests.fakes.hostile_gguf import corpus
 from tests.fakes.tiny_gguf import make_tiny_gguf

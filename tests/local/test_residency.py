@@ -103,7 +103,7 @@ async def test_killed_in_a_call() -> None:
 @pytest.mark.parametrize("how", ["stopped", "freeze", "stuck"])
 async def test_hang_is_noticed_and_replaced(how: str) -> None:
     """A worker that is stopped (SIGSTOP), whose loop does not turn, or that makes no decoding step while a call is open
-    is killed, its call fails, and the next call gets a new one."""
+    is killed, its call fails with that reason, and the next call gets a new one."""
     async with home() as house:
         house.model("a")
         await house.apply()
@@ -111,9 +111,13 @@ async def test_hang_is_noticed_and_replaced(how: str) -> None:
         call = house.generate("a", "slow 500" if how == "stopped" else how)
         if how == "stopped":
             os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(CallFailed):
+        with pytest.raises(CallFailed, match=r"did not answer|no decoding step|heartbeats missed"):
             await asyncio.wait_for(call.result(), 8)
         await house.until(lambda: not alive(pid))
+        await house.until(lambda: house.residency.pause("a"))
+        pause = house.residency.pause("a")
+        assert pause is not None
+        assert (pause.cause, "hung" in pause.reason) == ("hung", False)
         assert (await house.ask("a"))["pid"] != pid
 
 
@@ -258,7 +262,7 @@ async def test_unload_ends_a_load() -> None:
         assert not await house.residency.unload("a")
 
 
-async def test_a_reload_in_a_load() -> None:
+async def test_a_reload_in_a_load(caplog: pytest.LogCaptureFixture) -> None:
     """A configuration that concerns a model while it is being loaded begins its load anew, as it is wanted now: for
     those who wait it is one load, and no failure."""
     async with home() as house:
@@ -273,6 +277,7 @@ async def test_a_reload_in_a_load() -> None:
         assert (alive(first), pid) == (False, second)
         assert (await house.ask("a"))["options"]["context"] == 128
         assert house.residency.pause("a") is None
+        assert "failed" not in caplog.text
 
 
 async def test_what_an_unloaded_model_takes() -> None:

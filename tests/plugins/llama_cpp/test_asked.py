@@ -105,6 +105,7 @@ def test_logit_bias() -> None:
         ("messages", [{"role": "user", "content": 3}]), ("messages", [{"role": "user", "content": [{"type": "text"}]}]),
         ("messages", [{"role": "assistant", "tool_calls": [{}]}]),
         ("messages", [{"role": "assistant", "tool_calls": 3}]),
+        ("keep_alive", "soon"), ("keep_alive", True), ("keep_alive", math.inf), ("keep_alive", []),
     ],
 )  # fmt: skip
 def test_wrong_parameters(name: str, value: Any) -> None:

@@ -127,6 +127,17 @@ async def test_grammars(tiny: Path) -> None:
         assert len(loose.tokens) == len(free.tokens)
 
 
+async def test_a_grammar_without_a_way_out(tiny: Path) -> None:
+    """Where a bias forbids all that the grammar allows, the answer fails and the process lives."""
+    async with running(tiny) as engine:
+        forbidden = tuple((token, -math.inf) for token in (51, 52))  # <0x30>, <0x31>
+        for temperature in (0.0, 1.0):
+            wanted = Sampling(temperature=temperature, logit_bias=forbidden, seed=1)
+            with pytest.raises(CallFailure, match="no token of this model"):
+                await engine.ask(PROMPT, sampling=wanted, grammar="root ::= [01]+")
+        assert len((await engine.ask(PROMPT, limit=4)).tokens) == 4
+
+
 async def test_a_grammar_with_penalties(tiny: Path) -> None:
     """Tokens that the grammar refused leave no trace: the answer is the same as when they are impossible."""
     async with running(tiny) as engine:

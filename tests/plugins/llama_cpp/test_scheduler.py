@@ -11,7 +11,7 @@ import pytest
 from hybridd.plugin import CallFailure
 from plugins.llama_cpp.batching import Pace
 from plugins.llama_cpp.sampling_params import Sampling
-from plugins.llama_cpp.sequence import WINDOW
+from plugins.llama_cpp.sequence import WINDOW, Sequence
 from tests.fakes.tiny_gguf import make_tiny_gguf
 from tests.plugins.llama_cpp.engines import GREEDY, running
 
@@ -28,11 +28,11 @@ def prompt(size: int, seed: int) -> list[int]:
     return [1, *(draw.randrange(3, 272) for _ in range(size - 1))]
 
 
-@pytest.mark.parametrize("unified", [True, False])
-async def test_together_is_as_alone(tiny: Path, unified: bool) -> None:
+@pytest.mark.parametrize(("unified", "flash"), [(True, False), (True, True), (False, False)])
+async def test_together_is_as_alone(tiny: Path, unified: bool, flash: bool) -> None:
     """Sixteen mixed requests on five sequences get the very answers that each gets alone, whatever is batched."""
     asks = [(prompt(3 + 29 * (n % 7), n), 4 + 5 * (n % 5)) for n in range(16)]
-    async with running(tiny, context=2048, sequences=5, unified=unified) as engine:
+    async with running(tiny, context=2048, sequences=5, unified=unified, flash_attention=flash) as engine:
         alone = [(await engine.ask(tokens, limit=limit, cache=False)).tokens for tokens, limit in asks]
         together = await asyncio.gather(*(engine.ask(tokens, limit=limit) for tokens, limit in asks))
         assert [said.tokens for said in together] == alone
@@ -99,14 +99,15 @@ async def test_answers_of_one_prompt(tiny: Path) -> None:
 async def test_cancel_while_the_prompt_is_evaluated(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancel cuts off the step of a long prompt and frees its slot and cells; whoever waited for them goes on, and
     whoever shared the step says what it would have said."""
-    monkeypatch.setattr(Pace, "budget", lambda self, decoding, needs: sum(needs))
+    monkeypatch.setattr(Pace, "budget", lambda self, decoding, needs: min(sum(needs), 2048 - decoding))
     async with running(tiny, context=4096, batch=2048, micro_batch=64, sequences=2) as engine:
         alone = [(await engine.ask(prompt(50, n), limit=12, cache=False)).tokens for n in (6, 7)]
         long = engine.sequence(prompt(2000, 5), limit=40)
         shares_the_step, waits = (engine.sequence(prompt(50, n), limit=12) for n in (6, 7))
         engine.scheduler.submit([long, shares_the_step, waits])
-        while engine.scheduler._wasteful is None:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while engine.scheduler._wasteful is None:
+                await asyncio.sleep(0)
         engine.scheduler.cancel([long])
         assert [(await engine.finish(one)).tokens for one in (shares_the_step, waits)] == alone
         assert (long.produced, long.evaluated, long.slot) == (0, 0, None)
@@ -178,6 +179,37 @@ async def test_a_failure_of_one_is_its_own(tiny: Path) -> None:
         with pytest.raises(CallFailure, match="grammar"):
             await engine.finish(wrong)
         assert len((await engine.finish(other)).tokens) == 20
+
+
+@pytest.mark.parametrize(("unified", "flash"), [(True, True), (True, False), (False, True)])
+async def test_everything_at_once(tiny: Path, unified: bool, flash: bool) -> None:
+    """Forty requests with shared beginnings, cancels, slow readers and too few cells: every answer is still its own."""
+    draw = random.Random(11)
+    beginnings = [prompt(draw.randrange(2, 60), n) for n in range(4)]
+    asks = [
+        ([*draw.choice(beginnings), *prompt(draw.randrange(2, 50), n)[1:]], draw.randrange(1, 60)) for n in range(40)
+    ]
+    options = {"unified": unified, "flash_attention": flash}
+    async with running(tiny, context=2048, sequences=5, **options) as engine:
+        alone = [(await engine.ask(tokens, limit=limit, cache=False)).tokens for tokens, limit in asks]
+    async with running(tiny, context=256 if unified else 1280, sequences=5, **options) as engine:
+        gone: list[tuple[int, Sequence]] = []
+        slow: list[tuple[int, Sequence]] = []
+        kept: list[tuple[int, Sequence]] = []
+        for n, (tokens, limit) in enumerate(asks):
+            sequence = engine.sequence(tokens, limit=limit, streamed=n % 3 == 0)
+            engine.scheduler.submit([sequence])
+            (gone if n % 7 == 3 else slow if n % 9 == 0 else kept).append((n, sequence))
+            for _ in range(draw.randrange(30)):
+                await asyncio.sleep(0)
+            if gone and draw.random() < 0.3:
+                engine.scheduler.cancel([draw.choice(gone)[1]])
+        engine.scheduler.cancel([sequence for _, sequence in gone])
+        for n, sequence in [*kept, *slow]:
+            assert (await engine.finish(sequence)).tokens == alone[n], n
+        for n, sequence in gone:
+            assert list(sequence.tokens[sequence.prompt :]) == alone[n][: sequence.produced]
+        assert engine.scheduler.active == engine.scheduler.waiting == 0
 
 
 async def test_a_broken_engine_answers_everybody(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,11 @@ async def test_embeddings(embedder: Local) -> None:
     assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == pytest.approx(data[1], abs=1e-5)
     assert many.usage is not None
     assert many.usage.input_tokens == many.body["usage"]["prompt_tokens"] > 7  # type: ignore[index, call-overload]
+    assert many.details is not None
+    timings = many.details["timings"]
+    assert timings == many.body["timings"]  # type: ignore[index, call-overload]  # as above
+    assert timings["prompt_n"] == many.usage.input_tokens
+    assert timings["prompt_per_second"] > 0
 
 
 async def test_embeddings_refuse(embedder: Local) -> None:
