@@ -1,10 +1,12 @@
-"""The terminal pictures of the README, taken from a real run: a fake upstream, a daemon of its own, real commands.
+"""The terminal pictures of the README, taken from real runs: a fake upstream, a daemon of its own, real commands.
 
-``scripts/screenshots [FOLDER]`` writes limits.svg and call.svg there (docs/images by default).
+``scripts/screenshots [FOLDER]`` writes limits.svg, call.svg and the dashboard's there (docs/images by default). The
+dashboard plays the recording that the snapshot tests show, too; ``scripts/recording.py`` says how that was made.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import pty
@@ -20,6 +22,7 @@ from rich.text import Text
 
 from tests.fakes.upstream import FakeUpstream, rule
 from tests.house import House
+from tests.tui.snapshots import played, show, surroundings
 
 CHEAP_CALLS = 28
 PAID_CALLS = 3
@@ -167,9 +170,32 @@ def picture(path: Path, title: str, columns: int, screens: list[tuple[str, str]]
         console.print(Text.assemble(("$ ", "bold green"), (typed, "bold")))
         console.print(folded(shown, columns), highlight=False, soft_wrap=True)
     console.print()  # room for the last line's descenders
+    _write(path, title, console)
+
+
+def _write(path: Path, title: str, console: Console) -> None:
     drawing = console.export_svg(title=title, theme=THEME, code_format=FORMAT, unique_id=path.stem)
     path.write_text("".join(f"{line.rstrip()}\n" for line in drawing.splitlines()), encoding="utf-8")
     sys.stderr.write(f"{path}\n")
+
+
+DASHBOARD = (100, 30)
+SCREENS = {"overview": "dashboard", "requests": "dashboard-requests"}
+"""Screens that are drawn, and the pictures' names."""
+
+
+async def dashboard(folder: Path) -> None:
+    """The last moment of the recording, on each of :data:`SCREENS`."""
+    columns, rows = DASHBOARD
+    async with played(DASHBOARD) as driver:
+        for screen, name in SCREENS.items():
+            await show(driver, screen)
+            console = Console(
+                record=True, width=columns, height=rows, file=io.StringIO(), force_terminal=True,
+                color_system="truecolor", legacy_windows=False,
+            )  # fmt: skip
+            console.print(driver.app.screen._compositor.render_update(full=True, simplify=True))
+            _write(folder / f"{name}.svg", "hybridd tui", console)
 
 
 def main() -> None:
@@ -190,6 +216,8 @@ def main() -> None:
         typed = f'hybridd call --task code_generation --prompt "{prompt}"'
         picture(folder / "call.svg", "hybridd call", 100, [(typed, terminal(house, asked, 100))])
         house.kill()  # the two slow answers are not worth waiting for
+    with surroundings():
+        asyncio.run(dashboard(folder))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.timer import Timer
 
+from hybridd import i18n
 from hybridd.client.stdlib import Api
 from hybridd.client.wire import Call
 from hybridd.errors import HybriddError, InvalidRequest
+from hybridd.i18n import _
 from tui import feed, keymap, theme, topics
 from tui.ascii import use_ascii
 from tui.commands import Actions
@@ -71,6 +73,7 @@ class Dashboard(App[None]):
     def __init__(self, options: Options | None = None, *, wall: Callable[[], float] = time.time) -> None:
         super().__init__()
         self.options = options or Options()
+        i18n.use(self.options.section.language)
         self.house = House(now=wall())
         self.past: House | None = None
         self.travel = Travel(self)
@@ -183,7 +186,7 @@ class Dashboard(App[None]):
             HybriddError: it said no, or is not there; in a recording always.
         """
         if self.feed is None:
-            raise InvalidRequest("This is a recording: there is no daemon to ask.")
+            raise InvalidRequest(_("This is a recording: there is no daemon to ask."))
         return await asyncio.to_thread(self._api.send, call)
 
     def ask(self, name: str) -> None:
@@ -225,8 +228,8 @@ class Dashboard(App[None]):
     async def act(self, call: Call, done: str, then: Callable[[Any], None] | None = None) -> None:
         """Have the daemon do something; says ``done``, or why not. Refused in read-only mode."""
         if self.locked:
-            why = "read-only" if self.past is None else "this is the past; G returns to now"
-            self.notify(f"Nothing can be changed here: {why}.", severity="warning")
+            why = _("read-only") if self.past is None else _("this is the past; G returns to now")
+            self.notify(_("Nothing can be changed here: {why}.").format(why=why), severity="warning")
             return
         try:
             body = await self.query_daemon(call)
@@ -337,7 +340,7 @@ class Dashboard(App[None]):
     def action_next_theme(self) -> None:
         at = theme.NAMES.index(self.theme) if self.theme in theme.NAMES else -1
         self.use(theme.NAMES[(at + 1) % len(theme.NAMES)])
-        self.notify(f"Theme: {self.theme}", timeout=2)
+        self.notify(_("Theme: {name}").format(name=self.theme), timeout=2)
 
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
         self.save(getattr(self.screen, "NAME", "") or "screen", "svg", self.export_screenshot())
@@ -346,9 +349,10 @@ class Dashboard(App[None]):
         try:
             written = write(self.folder, name, ending, text, self._wall())
         except OSError as error:
-            self.post_message(Failed(f"Nothing was written to {self.folder}: {error.strerror or error}"))
+            said = _("Nothing was written to {folder}: {reason}")
+            self.post_message(Failed(said.format(folder=self.folder, reason=error.strerror or error)))
             return
-        self.notify(f"Wrote {written}", timeout=6)
+        self.notify(_("Wrote {path}").format(path=written), timeout=6)
 
     def keymap_keys(self, binding: str) -> list[str]:
         """The keys of a binding in the user's keymap; empty: as declared."""
@@ -359,4 +363,4 @@ def binding_ids() -> set[str]:
     """Every id that a keymap may name: of the application, its screens, their widgets and dialogues."""
     from tui.reference import sources
 
-    return {binding.id for _, binding in declared(sources()) if binding.id}
+    return {binding.id for _kind, binding in declared(sources()) if binding.id}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from hybridd.i18n import _
 from tui.keys import Entry, entries, qualified
 from tui.theme import NAMES
 from tui.types import Run
@@ -26,8 +27,9 @@ class Actions(Provider):
                 keys = f"{entry.shown_keys}   {entry.id}"
                 yield entry.about, keys, partial(self._run, entry)
         for name in NAMES:
-            yield f"Theme: {name}", "for this session; tui.theme in the configuration keeps it", partial(app.use, name)
-        yield "Save the screen as SVG", "to the folder you started in", app.action_screenshot
+            about = _("for this session; tui.theme in the configuration keeps it")
+            yield _("Theme: {name}").format(name=name), about, partial(app.use, name)
+        yield _("Save the screen as SVG"), _("to the folder you started in"), app.action_screenshot
 
     async def _run(self, entry: Entry) -> None:
         node = entry.node if entry.place == "here" else None

@@ -15,6 +15,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
+from hybridd.i18n import _
 from tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
@@ -86,15 +87,15 @@ class ExportScreen(ModalScreen[None]):
         from tui.keys import key_name
 
         self.query_one(Lines).show([
-            [("Export to the folder you started in", "bold")], [("", "")],
-            *([(f"{key_name(active.binding.key):>4}  ", "accent"), (active.binding.description, "")]
+            [(_("Export to the folder you started in"), "bold")], [("", "")],
+            *([(f"{key_name(active.binding.key):>4}  ", "accent"), (_(active.binding.description), "")]
               for active in self.active_bindings.values() if active.node is self and active.binding.id),
         ])  # fmt: skip
 
     def action_csv(self) -> None:
         rows = self.of.filtered_rows()
         if rows is not None:
-            titles, values, _ = rows.table()
+            titles, values, _records = rows.table()
             self._write(rows.id or self.of.NAME, "csv", as_csv(titles, values))
 
     def action_json(self) -> None:

@@ -9,24 +9,25 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 
+from hybridd.i18n import N_, _
 from tui.keys import Entry, entries
 from tui.text import Line, fit
 from tui.widgets.lines import Lines
 
-_TITLES = {"this screen": "On this screen", "here": "Where the cursor is", "everywhere": "Everywhere"}
+_TITLES = {"this screen": N_("On this screen"), "here": N_("Where the cursor is"), "everywhere": N_("Everywhere")}
 
 
 def help_lines(found: list[Entry], about: str) -> list[Line]:
-    lines: list[Line] = [[(about, "bold")]] if about else []
+    lines: list[Line] = [[(_(about), "bold")]] if about else []
     for place, title in _TITLES.items():
         own = [entry for entry in found if entry.place == place]
         if own:
-            lines += [[("", "")], [(title, "head")]]
+            lines += [[("", "")], [(_(title), "head")]]
             lines += [
                 [(fit(entry.shown_keys, 14), "accent"), (fit(entry.about, 34), ""), (f"  {entry.id}", "dim")]
                 for entry in own
             ]
-    return [*lines, [("", "")], [("The last column is the name for tui.keymap in the configuration.", "dim")]]
+    return [*lines, [("", "")], [(_("The last column is the name for tui.keymap in the configuration."), "dim")]]
 
 
 class HelpScreen(ModalScreen[None]):

@@ -17,11 +17,11 @@ from hybridd.contracts.views import AlertView, LimitView, PluginView, ProviderVi
 from tui import topics
 from tui.events import Event
 from tui.rates import Rates
-from tui.shapes import Connection, Cost, Gpu, Host, Job, Request, Resident, Status
+from tui.shapes import Connection, Cost, Gpu, Host, Job, LocalFile, Request, Resident, Status
 
 __all__ = [
-    "Change", "Connection", "Cost", "Gpu", "Host", "House", "Job", "Request", "Resident", "Status", "apply",
-    "apply_all",
+    "Change", "Connection", "Cost", "Gpu", "Host", "House", "Job", "LocalFile", "Request", "Resident", "Status",
+    "apply", "apply_all",
 ]  # fmt: skip
 
 REQUESTS_KEPT = 5000
@@ -35,7 +35,8 @@ class House:
     is not known of that moment, a sentence.
 
     ``limits`` by key, ``requests`` newest last, ``alerts`` by id (live ones and the last resolved), ``local`` by model,
-    ``costs`` by provider with ``""`` for all; ``machine``: the memory that local plans are made for.
+    ``costs`` by provider with ``""`` for all; ``machine``: the memory that local plans are made for;
+    ``local_at``: when these were told; ``library``: local model files by id, None: not asked for yet.
     """
 
     status: Status = field(default_factory=Status)
@@ -46,7 +47,10 @@ class House:
     plugins: dict[str, PluginView] = field(default_factory=dict)
     host: Host = field(default_factory=Host)
     local: dict[str, Resident] = field(default_factory=dict)
+    local_at: float = 0.0
     machine: dict[str, Any] = field(default_factory=dict)
+    folders: dict[str, Any] = field(default_factory=dict)
+    library: dict[str, LocalFile] | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     burn: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
@@ -203,14 +207,26 @@ def _alert(house: House, event: Event) -> Change:
 
 
 def _plugin(house: House, event: Event) -> Change:
+    if event.data.get("event") == "progress":
+        return _load_progress(house, event.data)
     if event.data.get("event") != "state":
-        return set()  # progress and violations of one plugin: told by its state as well
+        return set()  # a violation and violations of one plugin: told by its state as well
     view = msgspec.convert(event.data["plugin"], PluginView)
     if view.state == "stopped" and ":" in view.name:
         house.plugins.pop(view.name, None)  # the worker of one local model: it will not come back under this pid
     else:
         house.plugins[view.name] = view
     return {topics.PLUGINS}
+
+
+def _load_progress(house: House, data: dict[str, Any]) -> Change:
+    """How far the load of a local model is; that of one nobody has told of yet comes with the next answer."""
+    resident = house.local.get(str(data.get("text")))
+    if resident is None or data.get("operation") != "load" or resident.state != "loading":
+        return set()
+    fraction = msgspec.convert(data.get("fraction"), float | None)
+    house.local[resident.model] = msgspec.structs.replace(resident, fraction=fraction)
+    return {topics.LOCAL}
 
 
 def _host(house: House, event: Event) -> Change:
@@ -277,6 +293,13 @@ def _live_alerts(house: House, body: Any) -> Change:
 def _resident(house: House, body: Any) -> Change:
     house.local = {one.model: one for one in msgspec.convert(body["models"], list[Resident])}
     house.machine = dict(body.get("machine") or {})
+    house.folders = dict(body.get("folders") or {})
+    house.local_at = house.now
+    return {topics.LOCAL}
+
+
+def _library(house: House, body: Any) -> Change:
+    house.library = {one.id: one for one in msgspec.convert(body["models"], list[LocalFile])}
     return {topics.LOCAL}
 
 
@@ -317,6 +340,7 @@ _ANSWERS: dict[str, Callable[[House, Any], Change]] = {
     "month": _usage("month"),
     "alerts": _live_alerts,
     "resident": _resident,
+    "library": _library,
     "jobs": _jobs,
     "burn": _burned,
 }

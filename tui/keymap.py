@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
+from hybridd.i18n import _
+
 Keymap = dict[str, str]
 
 
@@ -16,11 +18,10 @@ def check(keymap: Mapping[str, str], known: Collection[str]) -> tuple[Keymap, li
         cleaned = ",".join(key.strip() for key in keys.split(",") if key.strip())
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            wrong.append(
-                f"tui.keymap: there is no binding '{name}'" + (f"; the nearest is '{near[0]}'" if near else "")
-            )
+            said = _("tui.keymap: there is no binding '{name}'").format(name=name)
+            wrong.append(said + ("; " + _("the nearest is '{name}'").format(name=near[0]) if near else ""))
         elif not cleaned:
-            wrong.append(f"tui.keymap.{name} names no key")
+            wrong.append(_("{setting} names no key").format(setting=f"tui.keymap.{name}"))
         else:
             used[name] = cleaned
     return used, wrong

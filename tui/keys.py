@@ -10,6 +10,7 @@ from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.screen import Screen
 
+from hybridd.i18n import _
 from tui.screens import SCREENS
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def entries(screen: Screen[Any]) -> list[Entry]:
         known = found.get((binding.action, place))
         keys = (*known.keys, key) if known is not None else (key,)
         found[binding.action, place] = Entry(
-            keys, binding.description, binding.action, binding.id, place, node, binding.show
+            keys, _(binding.description), binding.action, binding.id, place, node, binding.show
         )
     return sorted(found.values(), key=lambda entry: _ORDER[entry.place])
 
@@ -101,7 +102,7 @@ def screen_keys(app: Dashboard) -> list[Key]:
     made: list[Key] = []
     for name, spec in SCREENS.items():
         keys = app.keymap_keys(f"app.screen.{name}") or [spec.key]
-        made.append((key_name(keys[0]), spec.title, name))
+        made.append((key_name(keys[0]), _(spec.title), name))
     return made
 
 

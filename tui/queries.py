@@ -14,9 +14,13 @@ from hybridd.client.wire import Call
 from tui.events import Event
 
 RECENT = 200
-LEAST_SECONDS = {"today": 20.0, "month": 20.0, "requests": 1.0, "alerts": 1.0, "resident": 1.0, "jobs": 1.0}
+LEAST_SECONDS = {"today": 20.0, "month": 20.0, "requests": 1.0, "alerts": 1.0, "resident": 1.0, "jobs": 1.0,
+                 "library": 1.0}  # fmt: skip
 """At most one query of a name in so many seconds. Costs are counted up by each request; the daemon's own figure only
 corrects them."""
+
+ON_DEMAND = frozenset({"library"})
+"""Asked by the screen that shows it: the daemon looks into its folders for it."""
 
 _LOCAL = frozenset({"local", "llama_cpp"})
 
@@ -30,6 +34,7 @@ QUERIES: dict[str, Callable[[float], Call]] = {
     "alerts": lambda now: wire.get("/v1/alerts", state="live"),
     "resident": lambda now: wire.get("/v1/local/resident"),
     "jobs": lambda now: wire.get("/v1/local/jobs"),
+    "library": lambda now: wire.get("/v1/local/models"),
     "today": lambda now: wire.get("/v1/usage", since=_midnight(now).timestamp()),
     "month": lambda now: wire.get("/v1/usage", since=_midnight(now).replace(day=1).timestamp()),
 }
@@ -50,7 +55,7 @@ def wanted_after(events: Iterable[Event]) -> set[str]:
     wanted: set[str] = set()
     for event in events:
         if event.kind == "snapshot":
-            return set(QUERIES)
+            return set(QUERIES) - ON_DEMAND
         if event.kind == "request":
             wanted |= {"today", "month"}
         elif event.kind in {"provider", "plugin"} and str(event.data.get("key", "")).partition(":")[0] in _LOCAL:

@@ -80,6 +80,10 @@ class Rates:
         """Tokens per second that local models answered with."""
         return sum(slot.tokens for window in self._cells(now, 1, seconds) for slot in window) / seconds
 
+    def local_speeds(self, now: float, cells: int, seconds: int = 5) -> list[float]:
+        """Tokens per second of local models in each of the last ``cells`` intervals, oldest first."""
+        return [sum(slot.tokens for slot in window) / seconds for window in self._cells(now, cells, seconds)]
+
     def empty(self, now: float) -> bool:
         """Nothing left to show: the figures will not change by time alone."""
         return not self._window(int(now) - SECONDS + 1, int(now))

@@ -15,7 +15,9 @@ from tui.screens import SCREENS
 BEGIN = "<!-- keys: made by `python -m tui.reference --write`; a test holds it equal -->"
 END = "<!-- /keys -->"
 _ELSEWHERE = ("tui.widgets.table:Rows", "tui.widgets.filter:Filter", "tui.export:ExportScreen", "tui.help:HelpScreen",
-              "tui.jump:JumpScreen", "tui.start:StartScreen")  # fmt: skip
+              "tui.jump:JumpScreen", "tui.start:StartScreen", "tui.ask:Ask",
+              "tui.screens.limit_detail:LimitDetail", "tui.screens.model_pull:PullScreen",
+              "tui.confirm:Confirm")  # fmt: skip
 
 
 def sources() -> list[type[DOMNode]]:

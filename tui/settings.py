@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from hybridd import locations
+from hybridd import i18n, locations
 
 
 class Section(msgspec.Struct):
@@ -59,6 +59,9 @@ def read_section(path: Path | None) -> tuple[Section, str]:
 def with_section(options: Options) -> Options:
     """The options with what the configuration says where the command line is silent."""
     section, note = read_section(options.config)
+    if section.language and i18n.match(section.language) is None:
+        wrong = f"tui.language: there is no '{section.language}'; there are {', '.join(i18n.LANGUAGES)}"
+        note = f"{note}; {wrong}" if note else wrong
     return msgspec.structs.replace(
         options,
         section=section,

@@ -90,6 +90,24 @@ class Resident(msgspec.Struct):
     fraction: float | None = None
 
 
+class LocalFile(msgspec.Struct):
+    """A model of ``/v1/local/models``. ``state``: unloaded, loading, ready, draining, failed (``reason``)."""
+
+    id: str
+    state: str = "unloaded"
+    path: str = ""
+    bytes: int = 0
+    architecture: str = ""
+    quantization: str = ""
+    kind: str = ""
+    parameters: int = 0
+    layers: int = 0
+    trained_context: int = 0
+    context: int | None = None
+    keep_alive: float | None = None
+    reason: str = ""
+
+
 class Job(msgspec.Struct):
     id: str
     kind: str

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 
 from hybridd.client import start
 from hybridd.errors import HybriddError
+from hybridd.i18n import _
 from tui.text import Line, wrap
 from tui.widgets.lines import Lines
 
@@ -37,22 +38,22 @@ class StartScreen(ModalScreen[None]):
         yield Lines()
 
     def on_mount(self) -> None:
-        self._say([f"No daemon answers at {self.socket}."])
+        self._say([_("No daemon answers at {socket}.").format(socket=self.socket)])
 
     def _say(self, sentences: list[str], *, busy: bool = False) -> None:
         words = [line for sentence in sentences for line in wrap(sentence, 56)]
-        lines: list[Line] = [[("Welcome to hybridd", "bold")], [("", "")], *([(text, "")] for text in words)]
+        lines: list[Line] = [[(_("Welcome to hybridd"), "bold")], [("", "")], *([(text, "")] for text in words)]
         if not busy:
             lines += [
                 [("", "")],
-                [("Enter  ", "accent"), ("start it in the background (hybridd serve)", "")],
-                [("  Esc  ", "accent"), ("wait: the dashboard connects as soon as one runs", "")],
-                [("    q  ", "accent"), ("quit", "")],
+                [("Enter  ", "accent"), (_("start it in the background (hybridd serve)"), "")],
+                [("  Esc  ", "accent"), (_("wait: the dashboard connects as soon as one runs"), "")],
+                [("    q  ", "accent"), (_("quit"), "")],
             ]
         self.query_one(Lines).show(lines)
 
     def action_start(self) -> None:
-        self._say(["Starting the daemon…"], busy=True)
+        self._say([_("Starting the daemon…")], busy=True)
         self._start()
 
     @work(thread=True, exclusive=True)
@@ -62,4 +63,4 @@ class StartScreen(ModalScreen[None]):
         except HybriddError as error:
             self.app.call_from_thread(self._say, [error.message])
         except OSError as error:
-            self.app.call_from_thread(self._say, [f"The daemon could not be started: {error}"])
+            self.app.call_from_thread(self._say, [_("The daemon could not be started: {error}").format(error=error)])

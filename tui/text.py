@@ -14,6 +14,8 @@ from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 
+from hybridd.i18n import N_, _, language
+
 Piece = tuple[str, str]
 Line = list[Piece]
 Align = Literal["left", "right", "centre"]
@@ -22,10 +24,11 @@ STYLES = ("dim", "good", "warn", "bad", "accent", "head", "bold")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
 _UNITS = {
-    "requests": "req", "input_tokens": "in", "output_tokens": "out", "total_tokens": "tok", "bytes_down": "down",
-    "bytes_up": "up", "usd": "cost", "concurrent": "at once",
+    "requests": N_("req"), "input_tokens": N_("in"), "output_tokens": N_("out"), "total_tokens": N_("tok"),
+    "bytes_down": N_("down"), "bytes_up": N_("up"), "usd": N_("cost"), "concurrent": N_("at once"),
 }  # fmt: skip
-_WINDOWS = {"60s": "min", "3600s": "hour", "86400s": "day", "month": "mo", "": ""}
+DAYS = (N_("Mon"), N_("Tue"), N_("Wed"), N_("Thu"), N_("Fri"), N_("Sat"), N_("Sun"))
+_WINDOWS = {"60s": "min", "3600s": N_("hour"), "86400s": N_("day"), "month": N_("mo"), "": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,7 @@ def age(seconds: float) -> str:
     whole = max(0, round(seconds))
     for limit, step, unit in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h")):
         if whole < limit:
-            return f"{whole // step} {unit}" if whole else "now"
+            return f"{whole // step} {unit}" if whole else _("now")
     return f"{whole // 86_400} d"
 
 
@@ -220,18 +223,17 @@ def moment(at: float, now: float) -> str:
     if days == 0:
         return then.strftime("%H:%M")
     if 0 < days < 7:
-        return then.strftime("%a %H:%M")
+        return f"{_(DAYS[then.weekday()])} {then:%H:%M}"
     if 0 < days < 31:
-        return (
-            f"on the {then.day}{'th' if 10 < then.day < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(then.day % 10, 'th')}"
-        )
+        ending = "th" if 10 < then.day < 14 else {1: "st", 2: "nd", 3: "rd"}.get(then.day % 10, "th")
+        return _("on the {day}").format(day=f"{then.day}{ending}" if language() == "en" else then.day)
     return then.strftime("%Y-%m-%d")
 
 
 def quota_name(unit: str, window: str) -> str:
     """``req/min``, ``tok/day``, ``cost/mo``, ``req/300s``."""
-    short = _UNITS.get(unit, unit)
-    return short if unit == "concurrent" or not window else f"{short}/{_WINDOWS.get(window, window)}"
+    short = _(_UNITS.get(unit, unit))
+    return short if unit == "concurrent" or not window else f"{short}/{_(_WINDOWS.get(window, window))}"
 
 
 # ---- bars ----------------------------------------------------------------------------------------------------------

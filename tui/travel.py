@@ -61,6 +61,9 @@ class Travel:
             self._app.workers.cancel_group(self._app, "travel")
             self._app.post_message(Arrived(None))
             return
+        if self._app.feed is None:
+            self._app.post_message(Failed("This is a recording: it cannot be stepped through, only played."))
+            return
         self.target = on_grid(at)
         self._app.run_worker(self._fetch(self.target), group="travel", exclusive=True)
 

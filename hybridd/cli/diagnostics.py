@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from hybridd import errors
+from hybridd.i18n import _
 
 
 def note(text: str) -> None:
@@ -65,13 +66,13 @@ def _report(error: errors.HybriddError, as_json: bool) -> int:
     reasons = rejections(error.details) if isinstance(error, errors.NoFeasibleProvider) else []
     # The message of such an error goes on with the reasons themselves; here each gets its own line.
     head = error.message.partition(f" {reasons[0]}")[0] if reasons else error.message
-    note(f"error: {head}")
+    note(f"{_('error:')} {head}")
     for line in reasons:
         note(f"  {line}")
     if error.retry_after is not None:
-        note(f"  trying again can help in {error.retry_after:g} s")
+        note("  " + _("trying again can help in {seconds} s").format(seconds=f"{error.retry_after:g}"))
     if error.request_id is not None:
-        note(f"  explained by: hybridd why {error.request_id}")
+        note(f"  {_('explained by:')} hybridd why {error.request_id}")
     return error.exit_code
 
 
@@ -88,10 +89,10 @@ def _report_usage(error: click.ClickException, as_json: bool) -> int:
         body = {"error": {"message": message, "type": "invalid_request_error", "code": "usage", "param": None}}
         note(json.dumps(body, ensure_ascii=False))
     else:
-        note(f"error: {message}")
+        note(f"{_('error:')} {message}")
         context = getattr(error, "ctx", None)
         if context is not None:
-            note(f"  see: {context.command_path} --help")
+            note(f"  {_('see:')} {context.command_path} --help")
     return errors.EXIT_USAGE
 
 
@@ -99,5 +100,6 @@ def _report_unexpected(error: Exception) -> int:
     if os.environ.get("HYBRIDD_DEBUG"):
         note("".join(traceback.format_exception(error)).rstrip())
     else:
-        note(f"unexpected error: {type(error).__name__}: {error} (HYBRIDD_DEBUG=1 shows where)")
+        failed = _("unexpected error: {error} (HYBRIDD_DEBUG=1 shows where)")
+        note(failed.format(error=f"{type(error).__name__}: {error}"))
     return errors.EXIT_FAILURE

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from hybridd.i18n import _
+
 
 class LazyGroup(click.Group):
     """``modules``: command to module below ``package``, in the order of the help; each module exports ``cli``."""
@@ -34,6 +36,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in self.modules:
             near = get_close_matches(args[0], self.modules, n=1)
-            hint = f"; the nearest is '{near[0]}'" if near else ""
-            raise click.UsageError(f"there is no command '{args[0]}'{hint}", ctx)
+            said = _("there is no command '{name}'").format(name=args[0])
+            hint = "; " + _("the nearest is '{name}'").format(name=near[0]) if near else ""
+            raise click.UsageError(said + hint, ctx)
         return super().resolve_command(ctx, args)

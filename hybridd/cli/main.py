@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from hybridd import i18n, locations
 from hybridd._version import __version__
 from hybridd.cli import diagnostics
 from hybridd.cli.lazy import LazyGroup
@@ -60,6 +61,19 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+def language_setting() -> str | None:
+    """``tui.language`` of the default configuration, looked up when the first text is shown; mistakes are the
+    daemon's and the doctor's to name."""
+    import json
+
+    try:
+        document = json.loads(locations.config_path().read_bytes())
+        language = document["tui"]["language"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return language if isinstance(language, str) else None
+
+
 def program(arguments: list[str]) -> object:
     """Run one command. Not through ``cli.main``: that one has its own ideas about broken pipes and interrupts."""
     instruction = os.environ.get(COMPLETE_VARIABLE)
@@ -73,6 +87,7 @@ def program(arguments: list[str]) -> object:
 
 def main() -> None:
     """Entry point of the console script."""
+    i18n.ask_setting(language_setting)
     sys.exit(diagnostics.run(program, sys.argv[1:]))
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from hybridd.cli import text
+from hybridd.i18n import _
 
 
 def emit_json(value: Any) -> None:
@@ -24,6 +25,11 @@ def emit_json(value: Any) -> None:
 def emit(line: str = "") -> None:
     """One line, safe for the terminal: what came from elsewhere cannot steer it."""
     print(text.clean(line))
+
+
+def emit_now(line: str) -> None:
+    """One line that is seen at once, by a pipe too."""
+    print(text.clean(line), flush=True)
 
 
 def emit_styled(line: str) -> None:
@@ -46,7 +52,8 @@ def styled(value: str, **style: Any) -> str:
 
 
 class Column(NamedTuple):
-    """``flexible`` columns are wrapped when the table would not fit; figures are aligned ``right``."""
+    """``flexible`` columns are wrapped when the table would not fit; figures are aligned ``right``. ``title`` is
+    translated where it is shown."""
 
     title: str
     right: bool = False
@@ -56,6 +63,7 @@ class Column(NamedTuple):
 def table(columns_: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Aligned columns, two spaces apart, no wider than the terminal; long texts go on in the next line, nothing is
     cut."""
+    columns_ = [column._replace(title=_(column.title)) for column in columns_]
     cells = [[text.clean(cell) for cell in row] for row in rows]
     widths = _widths(columns_, cells)
     last = len(columns_) - 1
@@ -121,7 +129,7 @@ def select(rows: Sequence[Mapping[str, Any]], filter_: str | None, sort: str | N
     key = sort.removeprefix("-")
     if not any(key in row for row in kept):
         known = ", ".join(sorted({name for row in kept for name in row}))
-        raise click.UsageError(f"cannot sort by {key!r}; known: {known}")
+        raise click.UsageError(_("cannot sort by {key!r}; known: {known}").format(key=key, known=known))
     there = [row for row in kept if row.get(key) is not None]
     there.sort(key=lambda row: _order(row[key]), reverse=sort.startswith("-"))
     return there + [row for row in kept if row.get(key) is None]

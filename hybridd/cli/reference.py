@@ -19,8 +19,8 @@ _INTRODUCTION = """
 
 <!-- Made by `python -m hybridd.cli.reference --write` from the commands' help; a test holds it equal. Edit there. -->
 
-Every command but `tui` and `plugin bridge` takes `--json` and prints JSON then; standard output is data, standard error is for
-people. `doctor`, `completion`, `version`, `models search`, `models plan`, `models import`, `models list`,
+Every command but `tui` and `plugin bridge` takes `--json` and prints JSON then; standard output is data, standard error
+is for people. `doctor`, `completion`, `version`, `models search`, `models plan`, `models import`, `models list`,
 `models show`, `models verify`, `models rm`, `models gc`, `plugin check`, `plugin bridge`, `plugin schema` and
 `serve --check` work without a daemon. `NO_COLOR` turns colours off. The socket is `--socket`, else `HYBRIDD_SOCKET`,
 else `$XDG_RUNTIME_DIR/hybridd/hybridd.sock`.

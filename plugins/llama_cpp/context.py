@@ -30,6 +30,12 @@ _TYPES = {
 }  # fmt: skip
 
 
+# The same function as llama_cpp's, but its pointer comes as a number.
+_address_of_logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ("llama_get_logits_ith", lib._lib)
+)
+
+
 class _Abort:
     """Tells llama.cpp to stop computing, from any thread, without Python in its way.
 
@@ -104,6 +110,7 @@ class Context:
         self.sequences: int = lib.llama_n_seq_max(self.handle)
         self.threads: int = lib.llama_n_threads(self.handle)
         self.unified = unified
+        self._logits = ctypes.c_float * model.vocabulary
         self._make_batch()
 
     def _make_batch(self) -> None:
@@ -227,8 +234,9 @@ class Context:
     # results
 
     def logits(self, row: int) -> Any:
-        """A pointer to the logits of that row, valid until the next :meth:`run`."""
-        return lib.llama_get_logits_ith(self.handle, row)
+        """The logits of that row, one per token of the vocabulary, as a buffer that is valid until the next
+        :meth:`run`."""
+        return self._logits.from_address(_address_of_logits(self.handle, row))
 
     def pooled(self, sequence: int) -> list[float]:
         """The vector of a sequence after a batch that wanted embeddings.

@@ -53,6 +53,8 @@ class Sampler:
         self._grammar: Any = None
         self._all: Any = None
         samplers = _chain(model, parameters, seed, context)
+        # Nothing but the likeliest token: llama.cpp would first write a list of all (60 µs for 32,000, this takes 10).
+        self._greedy = len(samplers) == 1 and parameters.temperature <= 0 and not parameters.mirostat
         self.handle: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         for sampler in samplers:
             lib.llama_sampler_chain_add(self.handle, sampler)
@@ -68,9 +70,11 @@ class Sampler:
             CallFailure: the grammar allows none (``bad_request``).
         """
         if self._grammar is None:
+            if self._greedy:
+                return int(_logits(context, row).argmax())
             return int(lib.llama_sampler_sample(self.handle, context.handle, row))
         began = time.thread_time()
-        logits = _logits(context, row, self._model.vocabulary)
+        logits = _logits(context, row)
         chosen = self._choose(logits)
         if not self._allowed(chosen):
             chosen = self._choose(logits, constrained=True)
@@ -123,7 +127,7 @@ def _spent(message: str) -> CallFailure:
 
 def logprobs(context: Context, row: int, token: int, count: int) -> Chosen:
     """Of the model itself: the softmax of its logits, before temperature, penalties or bias."""
-    logits = _logits(context, row, context.model.vocabulary).astype(np.float64)
+    logits = _logits(context, row).astype(np.float64)
     logits -= logits.max()
     logits -= np.log(np.exp(logits).sum())
     if count == 0:
@@ -133,8 +137,8 @@ def logprobs(context: Context, row: int, token: int, count: int) -> Chosen:
     return Chosen(float(logits[token]), [(int(one), float(logits[one])) for one in ranked])
 
 
-def _logits(context: Context, row: int, size: int) -> Any:
-    return np.ctypeslib.as_array(context.logits(row), (size,))
+def _logits(context: Context, row: int) -> Any:
+    return np.frombuffer(context.logits(row), dtype=np.float32)
 
 
 def _candidates(entries: Any) -> Any:

@@ -31,6 +31,10 @@ from plugins.llama_cpp.logprobs import Found, Scored
 from plugins.llama_cpp.native import last_error
 from plugins.llama_cpp.sequence import Channel, Sequence
 
+# Where steps are shorter than this, the words of several go out together: waking the loop, the daemon and the reader
+# for each would take more from the next step than it gives anybody. First and last words never wait.
+_GATHER_S = 0.015
+
 
 class Broken(Exception):
     """llama.cpp failed in a way that leaves its memory in an unknown state; the message says how."""
@@ -61,6 +65,8 @@ class Scheduler:
         self._cancels = False
         self._crowded = False  # cells ran out, and nothing was computed since: nobody else comes in
         self._touched: dict[Channel, None] = {}
+        self._urgent = False  # somebody's first words, or last
+        self._delivered = 0.0
         self._wasteful: Sequence | None = None
         self._numbers = 0
         self._stopping = False
@@ -150,8 +156,9 @@ class Scheduler:
             for sequence in self._admission.admit(self._active):
                 self._begin(sequence, began)
         entries = self._composer.fill(self._active)
-        # What the step before said goes out now: from here on the interpreter's lock is free for the loop's thread.
-        if self._touched:
+        # What was said goes out now: from here on the interpreter's lock is free for the loop's thread.
+        if self._touched and (self._urgent or not entries or began - self._delivered >= _GATHER_S):
+            self._delivered, self._urgent = began, False
             self._deliver()
         if not entries:
             return False
@@ -252,10 +259,13 @@ class Scheduler:
             for chunk in sequence.choice.finish(reason, closing):
                 self._say(sequence.channel, chunk)
         sequence.channel.end(failure)
+        self._urgent = True
         self._touched[sequence.channel] = None
 
     def _say(self, channel: Channel, chunk: bytes) -> None:
         channel.put(chunk)
+        if channel.sent == 1:
+            self._urgent = True
         self._touched[channel] = None
 
     def _drop_cancelled(self) -> None:

@@ -36,7 +36,7 @@ class StartFailed(RuntimeError):
     """A process ended or did not answer in time; the message has the end of its output."""
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -150,7 +150,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # one prctl; the bench starts processes before any thread
+                preexec_fn=die_with_parent,  # noqa: PLW1509  # one prctl; the bench starts processes before any thread
             )
 
     @property

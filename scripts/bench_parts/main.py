@@ -40,14 +40,18 @@ PARTS: dict[str, tuple[str, str]] = {
     "local-generation": ("local", "generation"),
     "local-swap": ("local_loads", "swaps"),
     "local-growth": ("local_loads", "growth"),
+    "tui-paint": ("tui", "first_paint"),
+    "tui-rest": ("tui", "at_rest"),
+    "tui-flood": ("tui", "flood"),
+    "tui-filter": ("tui", "filters"),
 }
 """Name on the command line to module and function. Imported when run: a part that is broken spoils only itself."""
 GROUPS: dict[str, tuple[str, ...]] = {
-    "core": tuple(name for name in PARTS if not name.startswith("local-")),
+    "core": tuple(name for name in PARTS if not name.startswith(("local-", "tui-"))),
     "local": tuple(name for name in PARTS if name.startswith("local-")),
-    "tui": (),
+    "tui": tuple(name for name in PARTS if name.startswith("tui-")),
 }
-"""``local``: models in llama.cpp. ``tui`` (the dashboard) is filled by the parts that will measure it."""
+"""``local``: models in llama.cpp. ``tui``: the dashboard in a terminal."""
 PART_TIMEOUT_S = 900.0
 
 

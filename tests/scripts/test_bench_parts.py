@@ -104,10 +104,16 @@ def test_an_unknown_name_lists_the_known_ones(capsys):
     assert "routed" in capsys.readouterr().err
 
 
-def test_an_empty_group_says_so(capsys):
+def test_an_empty_group_says_so(monkeypatch, capsys):
     """A group without figures is not an error and not silent."""
-    assert bench.main(["tui"]) == 0
+    monkeypatch.setitem(bench.GROUPS, "none", ())
+    assert bench.main(["none"]) == 0
     assert "No figures" in capsys.readouterr().out
+
+
+def test_every_part_is_in_one_group():
+    """What has a name of its own is measured with its group, too, and only there."""
+    assert sorted(name for group in bench.GROUPS.values() for name in group) == sorted(bench.PARTS)
 
 
 def test_a_broken_part_leaves_the_others(monkeypatch, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""A daemon with a past: figures, requests and an alert of the hours before the test, written as the daemon keeps them."""
+"""A daemon with a past: figures, a request and an alert of the hours before the test, as the daemon keeps them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HOUR = 3600.0
 
 @contextmanager
 def with_a_past(upstream: FakeUpstream) -> Iterator[House]:
-    """Yields the daemon; ``house.then`` (UTC seconds, a whole minute) is two hours ago: 70 of 98 were left, a request of
-    ``ci`` had ended half an hour before, an alert was open that ended half an hour later."""
+    """Yields the daemon. ``house.then`` (UTC seconds, a whole minute) is two hours ago: 70 of 98 were left, a request
+    of ``ci`` had ended half an hour before, an alert was open that ended half an hour later."""
     quotas = [
         {"unit": "requests", "window": "day", "limit": 100, "buffer": 2},
         {"unit": "concurrent", "limit": 4},

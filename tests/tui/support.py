@@ -26,6 +26,11 @@ class Driver:
         self._woken = woken
 
     @property
+    def screen(self) -> Any:
+        """The screen that is shown, of whatever kind."""
+        return self.app.screen
+
+    @property
     def text(self) -> str:
         """The screen's lines, without trailing space."""
         strips = self.app.screen._compositor.render_strips(self.app.size)
@@ -53,6 +58,11 @@ class Driver:
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
         await self.pilot.pause()
+
+
+def said(driver: Driver) -> str:
+    """What the dashboard notified of; the notices themselves are not drawn in tests."""
+    return "\n".join(one.message for one in driver.app._notifications)
 
 
 @asynccontextmanager

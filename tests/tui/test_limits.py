@@ -100,14 +100,23 @@ def test_the_band_never_crosses_itself(left, earliest, later, latest, ahead) -> 
         assert 0 <= low <= high <= left
 
 
-@pytest.mark.parametrize(("window", "first"), [("60s", "15 minutes"), ("3600s", "6 hours"), ("day", "day"),
-                                               ("86400s", "day"), ("month", "30 days"), ("none", "6 hours")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("window", "first"),
+    [
+        ("60s", "15 minutes"),
+        ("3600s", "6 hours"),
+        ("day", "day"),
+        ("86400s", "day"),
+        ("month", "30 days"),
+        ("none", "6 hours"),
+    ],
+)
 def test_the_first_span_suits_the_window(window: str, first: str) -> None:
     """Long enough to see the window, not longer."""
     assert SPANS[first_span(limit(window=window))][1] == first
 
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"task": "code", "client": "ci", "model": "m1", "requests": 3, "calls": 4, "input_tokens": 5, "output_tokens": 6,
      "cost_usd": 0.5, "bytes_down": None},
     {"task": None, "client": None, "model": "m2", "requests": 1, "calls": 1, "input_tokens": 2, "output_tokens": None,
@@ -158,7 +167,7 @@ async def test_every_quota_is_listed_and_opens(seeded: Daemon) -> None:
         await driver.press("2")
         await driver.until(lambda: "small" in driver.text and "req/day" in driver.text)
         assert "!" in driver.lines[2]
-        driver.app.screen.rows.select(DAY)
+        driver.screen.rows.select(DAY)
         await driver.press("enter")
         await driver.until(lambda: "code" in driver.text and "WHO USED IT" in driver.text)
         await driver.until(lambda: any("⠀" < sign <= "⣿" for sign in driver.text))
@@ -168,7 +177,7 @@ async def test_every_quota_is_listed_and_opens(seeded: Daemon) -> None:
         assert any(line.startswith("notebook") for line in driver.lines)
         assert any(line.startswith("ci ") for line in driver.lines)
         await driver.press("escape")
-        await driver.until(lambda: not isinstance(driver.app.screen, LimitDetail))
+        await driver.until(lambda: not isinstance(driver.screen, LimitDetail))
 
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (160, 50), (300, 80)])
@@ -177,8 +186,8 @@ async def test_one_limit_is_readable_at_every_size(seeded: Daemon, size: tuple[i
     """Facts, plot, axis, and the first of those who used it are on the screen."""
     async with dashboard(seeded.socket, size, ascii_only=ascii_only) as driver:
         driver.app.go("limits", DAY)
-        await driver.until(lambda: isinstance(driver.app.screen, LimitDetail) and "code" in driver.text)
-        await driver.until(lambda: driver.app.screen.points)
+        await driver.until(lambda: isinstance(driver.screen, LimitDetail) and "code" in driver.text)
+        await driver.until(lambda: driver.screen.points)
         await driver.pilot.pause()
         text = driver.text
         assert "may still be used" in text
@@ -192,24 +201,27 @@ async def test_another_time_is_asked_for_and_a_figure_leads_to_its_calls(seeded:
     """``+`` shortens the time, and what lies before it is not counted; Enter opens the requests of that client."""
     async with dashboard(seeded.socket, (160, 50)) as driver:
         driver.app.go("limits", DAY)
-        await driver.until(lambda: isinstance(driver.app.screen, LimitDetail) and "ci " in driver.text)
-        detail = driver.app.screen
+        await driver.until(lambda: isinstance(driver.screen, LimitDetail) and "ci " in driver.text)
+        detail = driver.screen
         await driver.press("plus", "plus", "plus")
         await driver.until(
             lambda: "LAST 15 MINUTES" in driver.text and not any(row["client"] == "ci" for row in detail.found)
         )
         detail.tables["client"].focus()
         await driver.press("enter")
-        await driver.until(lambda: driver.app.screen.NAME == "requests")
+        await driver.until(lambda: driver.screen.NAME == "requests")
         await driver.until(lambda: "code" in driver.text)
 
 
-async def test_new_use_is_drawn_without_asking_for_the_history_again(seeded: Daemon) -> None:
+async def test_new_use_is_drawn_without_asking_for_the_history_again(
+    seeded: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call moves the figures and the plot's newest point; who used it follows."""
+    monkeypatch.setattr("tui.screens.limit_detail.AGAIN_SECONDS", 0.1)
     async with dashboard(seeded.socket) as driver:
         driver.app.go("limits", DAY)
-        await driver.until(lambda: isinstance(driver.app.screen, LimitDetail) and driver.app.screen.points)
-        detail = driver.app.screen
+        await driver.until(lambda: isinstance(driver.screen, LimitDetail) and driver.screen.points)
+        detail = driver.screen
         await driver.until(lambda: detail.found)
         before, calls = detail.points[-1][1], sum(row["calls"] for row in detail.found)
         seeded.chat("lab:m1", "one more", max_tokens=3)

@@ -31,7 +31,7 @@ requests = st.builds(
         error_code="timeout" if status >= 400 else None,
     ),
     st.integers(0, 10_000), st.sampled_from(["lab", "groq", None]), st.sampled_from([200, 429, 503]),
-    st.floats(0, 1000), st.none() | st.integers(0, 50),
+    st.floats(0, 3_000_000), st.none() | st.integers(0, 50),
 )  # fmt: skip
 queries = st.builds(
     Query,

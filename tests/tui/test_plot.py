@@ -32,7 +32,7 @@ def dots(line: str) -> bool:
 def test_it_always_fills_exactly_its_room(points, size, signs, top, now) -> None:
     """Whatever the series holds, every line is as wide as asked, and ASCII is ASCII."""
     fan = Fan(now, top / 2, now + 60, now + 90, None)
-    made = draw(Plot(points, BEGIN, END, top, 600, [now], fan, now), *size, signs, ("100", "0"))
+    made = draw(Plot(points, BEGIN, END, top, 600, [now], fan, now), size[0], size[1], signs, ("100", "0"))
     assert len(made) == max(3, size[1])
     assert {cell_len(plain(line)) for line in made} == {size[0]}
     if signs is ASCII:

@@ -94,8 +94,9 @@ async def test_what_was_missed_is_fetched(busy: House) -> None:
         known.append(oldest)
         again = Connection("live", driver.app.house.connection.since + 1, ever=True)
         driver.app._deliver([Event(0, driver.app.house.now, "connection", asdict(again))])
-        await driver.until(lambda: len(screen.rows.shown) >= 200)
+        await driver.until(lambda: len(screen.listing._held) == 1 and screen.rows.shown[0].id != oldest.id)
         assert screen.rows.shown[0].requested == "task:code_generation"
+        await driver.until(lambda: len(screen.rows.shown) == MANY + 3)
 
 
 async def test_follow_and_pause(house: House) -> None:
@@ -209,3 +210,18 @@ async def test_export(house: House, tmp_path: Path) -> None:
             rows = list(csv.DictReader(file))
         assert len(rows) == len(screen.rows.shown)
         assert float(rows[0]["latency_ms"]) > 0
+
+
+async def test_new_rows_do_not_move_what_is_read(busy: House) -> None:
+    """Scrolled down by the wheel or by keys, the lines that are seen stay while new requests come on top."""
+    async with dashboard(busy.socket) as driver:
+        screen = await shown(driver)
+        await driver.until(lambda: len(screen.rows.shown) >= 200)
+        screen.rows.scroll_to(y=60, animate=False, immediate=True)
+        await driver.pilot.pause()
+        before, count = driver.lines[3:10], len(screen.rows.shown)
+        busy.chat("lab:m1", max_tokens=1)
+        await driver.until(lambda: len(screen.rows.shown) == count + 1)
+        await driver.pilot.pause()
+        assert driver.lines[3:10] == before
+        assert screen.rows.scroll_offset.y == 61

@@ -16,6 +16,7 @@ from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 
+from hybridd.i18n import _
 from tui import topics
 from tui.house import House
 from tui.text import RICH, Glyphs, glyphs
@@ -85,8 +86,8 @@ class HouseScreen(Screen[None]):
     def empty_text(self, usual: str) -> str:
         """What an empty table says: ``usual`` when the daemon has answered and it is the present."""
         if self.house.as_of is not None:
-            return "Nothing of that time is recorded here."
-        return usual if self.house.seq >= 0 else "Nothing is known yet: no daemon has answered."
+            return _("Nothing of that time is recorded here.")
+        return usual if self.house.seq >= 0 else _("Nothing is known yet: no daemon has answered.")
 
     def arrive(self, target: str) -> None:
         """The user was sent here from elsewhere to see ``target``: a limit's key, a request's id or a filter, an
@@ -107,7 +108,7 @@ class HouseScreen(Screen[None]):
     def draw_frame(self) -> None:
         app = self.dashboard
         self.set_class(self.house.stale, "-stale")
-        self.query_one(Header).draw(self.house, self.TITLE or "", read_only=app.read_only)
+        self.query_one(Header).draw(self.house, _(self.TITLE or ""), read_only=app.read_only)
         self.query_one(Banner).draw(self.house)
 
     def draw_footer(self) -> None:
@@ -130,8 +131,9 @@ class HouseScreen(Screen[None]):
         small = event.size.width < columns or event.size.height < rows
         self.set_class(small, "-too-small")
         if small:
-            have = f"This terminal is {event.size.width}{self.signs.times}{event.size.height};"
-            need = f"this screen needs {columns}{self.signs.times}{rows}."
+            times = self.signs.times
+            have = _("This terminal is {size};").format(size=f"{event.size.width}{times}{event.size.height}")
+            need = _("this screen needs {size}.").format(size=f"{columns}{times}{rows}")
             lines = [[("", "")]] * max(0, event.size.height // 2 - 1)
             self.query_one("#too-small", Lines).show([*lines, [(f" {have}", "warn")], [(f" {need}", "warn")]])
         self.call_after_refresh(self.show_all)

@@ -69,7 +69,7 @@ class LimitDetail(HouseScreen):
     TOPICS = frozenset({topics.LIMITS, topics.REQUESTS, topics.CLOCK})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "by", "by task/client/model", id="limit.by"),
-        Binding("plus,equals_sign", "span(-1)", "A shorter time", id="limit.shorter", show=False),
+        Binding("plus", "span(-1)", "A shorter time", id="limit.shorter", show=False),
         Binding("minus", "span(1)", "A longer time", id="limit.longer", show=False),
     ]
     DEFAULT_CSS = """

@@ -14,6 +14,7 @@ from textual.widget import Widget
 
 from hybridd.client import wire
 from hybridd.contracts.views import AlertView
+from hybridd.i18n import _
 from tui import topics
 from tui.house import House, Request
 from tui.screens.base import HouseScreen
@@ -52,15 +53,15 @@ class Overview(HouseScreen):
     def body(self) -> Iterable[Widget]:
         self.providers = Rows(
             COLUMNS, key=lambda row: row.key, record=_record, id="providers",
-            empty="No providers yet: add one under 'providers' in the configuration, then `hybridd reload`.",
+            empty=_("No providers yet: add one under 'providers' in the configuration, then `hybridd reload`."),
         )  # fmt: skip
         self.last = Rows(
             LAST_COLUMNS, key=lambda one: one.id, record=msgspec.to_builtins, head=False, id="last",
-            empty="Nothing was asked yet. Try: hybridd call --prompt \"Hello\", or 7 for the playground.",
+            empty=_('Nothing was asked yet. Try: hybridd call --prompt "Hello", or 7 for the playground.'),
         )  # fmt: skip
         self.alerts = Rows(
             ALERT_COLUMNS, key=lambda one: str(one.id), record=msgspec.to_builtins, head=False, id="alerts",
-            empty="Nothing needs a decision.",
+            empty=_("Nothing needs a decision."),
         )  # fmt: skip
         self._empty = {rows: rows.empty for rows in (self.providers, self.last, self.alerts)}
         self._burn_asked: set[str] = set()
@@ -126,10 +127,10 @@ class Overview(HouseScreen):
         if [one.width for one in shown] != [one.width for one in self.providers.columns]:
             self.providers.columns = shown
             self.providers.redraw()
-        self.now_rule.show([rule("NOW", left, signs)])
-        self.last_rule.show([rule("LAST", right, signs)])
-        hint = "a ack  s silence" if self.alerts.shown and not self.dashboard.locked else ""
-        self.alerts_rule.show([rule("ALERTS", right, signs, hint)])
+        self.now_rule.show([rule(_("NOW"), left, signs)])
+        self.last_rule.show([rule(_("LAST"), right, signs)])
+        hint = _("a ack  s silence") if self.alerts.shown and not self.dashboard.locked else ""
+        self.alerts_rule.show([rule(_("ALERTS"), right, signs, hint)])
 
     # ---- going on from here --------------------------------------------------------------------------------------
 
@@ -160,12 +161,14 @@ class Overview(HouseScreen):
     def action_acknowledge(self) -> None:
         alert = self._alert()
         if alert is not None:
-            self.dashboard.act(wire.post(f"/v1/alerts/{wire.segment(alert.id)}/ack"), f"Acknowledged: {alert.message}")
+            done = _("Acknowledged: {alert}").format(alert=alert.message)
+            self.dashboard.act(wire.post(f"/v1/alerts/{wire.segment(alert.id)}/ack"), done)
 
     def action_silence(self) -> None:
         alert = self._alert()
         if alert is not None:
-            self.dashboard.act(wire.silence(alert.id, SILENCE_SECONDS), f"Silenced for an hour: {alert.message}")
+            done = _("Silenced for an hour: {alert}").format(alert=alert.message)
+            self.dashboard.act(wire.silence(alert.id, SILENCE_SECONDS), done)
 
 
 def _set_height(widget: Widget, rows: int) -> None:

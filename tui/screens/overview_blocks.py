@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hybridd.contracts.views import AlertView
+from hybridd.i18n import _
 from tui.house import House, Request
 from tui.text import Glyphs, Line, clock, count, fit, milliseconds, money, percent, size_of, spark
 from tui.widgets.columns import Cell, Column
@@ -30,10 +31,11 @@ def now_lines(house: House, width: int, signs: Glyphs) -> list[Line]:
         return [(spark(values, signs), "accent"), (" ", "")] if cells else []
 
     traffic: Line = [
-        ("calls/s ", "dim"), *graph(rates.calls(now, cells)), (fit(f"{rates.per_second(now):.1f}", 6, "right"), ""),
-        ("   latency p50 ", "dim"), *graph(rates.latencies(now, max(0, cells - 2))),
+        (f"{_('calls/s')} ", "dim"), *graph(rates.calls(now, cells)),
+        (fit(f"{rates.per_second(now):.1f}", 6, "right"), ""),
+        (f"   {_('latency p50')} ", "dim"), *graph(rates.latencies(now, max(0, cells - 2))),
         (fit(milliseconds(rates.latency(now)), 8, "right"), ""),
-        ("   cache ", "dim"), (fit(percent(rates.cache_share(now)), 5, "right"), ""),
+        (f"   {_('cache')} ", "dim"), (fit(percent(rates.cache_share(now)), 5, "right"), ""),
     ]  # fmt: skip
     host = house.host
     total, free = host.memory_total, host.memory_available
@@ -42,8 +44,8 @@ def now_lines(house: House, width: int, signs: Glyphs) -> list[Line]:
     cost = house.costs.get("")
     machine: Line = [
         ("CPU ", "dim"), (fit(cpu, 5, "right"), ""), ("  RAM ", "dim"), (fit(ram, 12, "right"), ""),
-        *_gpu(house), ("  today ", "dim"), (fit(money(cost.today if cost else None), 8, "right"), ""),
-        ("  month ", "dim"), (fit(money(cost.month if cost else None), 8, "right"), ""),
+        *_gpu(house), (f"  {_('today')} ", "dim"), (fit(money(cost.today if cost else None), 8, "right"), ""),
+        (f"  {_('month')} ", "dim"), (fit(money(cost.month if cost else None), 8, "right"), ""),
     ]  # fmt: skip
     return [traffic, machine]
 
@@ -51,7 +53,7 @@ def now_lines(house: House, width: int, signs: Glyphs) -> list[Line]:
 def _gpu(house: House) -> Line:
     gpus = house.host.gpus
     if not gpus:
-        return [("  GPU ", "dim"), (fit("none", 12, "right"), "dim")]
+        return [("  GPU ", "dim"), (fit(_("none"), 12, "right"), "dim")]
     gpu = gpus[0]
     busy = f"{gpu.utilization:.0f} %" if gpu.utilization is not None else "-"
     warm = f"{gpu.temperature:.0f} °C" if gpu.temperature is not None else ""
@@ -67,11 +69,11 @@ def answered_by(request: Request) -> str:
 
 def _outcome(request: Request, width: int, signs: Glyphs) -> Cell:
     if request.status >= 400:
-        return (f"failed: {request.error_code or request.status}", "bad")
+        return (_("failed: {code}").format(code=request.error_code or request.status), "bad")
     if request.fell_back:
-        return (f"fell back: {request.fell_back}", "warn")
+        return (_("fell back: {reason}").format(reason=request.fell_back), "warn")
     tokens = f"{count(request.input_tokens)}{signs.arrow}{count(request.output_tokens)} tok"
-    waited = "cached" if request.cache == "hit" else milliseconds(request.latency_ms)
+    waited = _("cached") if request.cache == "hit" else milliseconds(request.latency_ms)
     return f"{fit(tokens, max(12, width - 11), 'right')} {fit(waited, 9, 'right')}"
 
 
@@ -87,7 +89,7 @@ LAST_COLUMNS: list[Column[Request]] = [
 
 
 def _message(alert: AlertView, width: int, signs: Glyphs) -> Cell:
-    state = {"acknowledged": "acknowledged: ", "silenced": "silenced: "}.get(alert.state, "")
+    state = {"acknowledged": _("acknowledged:") + " ", "silenced": _("silenced:") + " "}.get(alert.state, "")
     style = {"critical": "bad", "warning": "warn"}.get(alert.severity, "") if not state else "dim"
     mark = "!" if alert.severity != "info" and not state else signs.between
     return [(f"{mark} ", style), (f"{state}{signs.of(alert.message)}", style if style == "dim" else "")]

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hybridd.contracts.views import LimitView, ProviderView
+from hybridd.i18n import N_, _, ngettext
 from tui.house import Cost, House
 from tui.text import Glyphs, age, amount, bar, clock, fit, moment, money, quota_name, size_of, spark
 from tui.widgets.columns import Cell, Column, Rest
 
-STATE_WORDS = {"not_configured": "not set up", "disconnected": "offline"}
+STATE_WORDS = {
+    "not_configured": N_("not set up"), "disconnected": N_("offline"), "ready": N_("ready"), "idle": N_("idle"),
+    "starting": N_("starting"), "cooling": N_("cooling"), "parked": N_("parked"), "failed": N_("failed"),
+    "retired": N_("retired"), "disabled": N_("disabled"),
+}  # fmt: skip
 _STATE_STYLES = {
     "ready": "good", "idle": "dim", "starting": "accent", "cooling": "warn", "parked": "bad", "failed": "bad",
     "disconnected": "bad", "retired": "dim", "not_configured": "dim", "disabled": "dim",
@@ -80,7 +85,7 @@ def provider_rows(house: House, most: int = 3) -> list[Row]:
 
 def _rows_of(house: House, view: ProviderView, limits: list[LimitView], most: int) -> list[Row]:
     cost = house.costs.get(view.name)
-    state = STATE_WORDS.get(view.state, view.state)
+    state = _(STATE_WORDS.get(view.state, view.state))
     if view.state in _OUT_OF_USE:
         return [Row(view.name, view, True, house.now, says=_sentence(view), cost=cost, state=state)]
     rows: list[Row] = []
@@ -90,13 +95,14 @@ def _rows_of(house: House, view: ProviderView, limits: list[LimitView], most: in
         rows.append(_memory_row(house, view, cost))
     limits.sort(key=lambda one: (limit_trouble(one), _left(one), one.key))
     for limit in limits[:most]:
-        burn = tuple(value for _, value in house.burn.get(limit.key, ()))
+        burn = tuple(value for _at, value in house.burn.get(limit.key, ()))
         key = f"{view.name}|{limit.key}"
         rows.append(Row(key, view, not rows, house.now, limit, cost=cost, burn=burn, state=state))
     if not rows:
         models = [model.id for model in view.models]
-        says = f"no limits · {len(models)} model{'s' if len(models) != 1 else ''}: {', '.join(models)}"
-        says = says if models else "no limits" if house.as_of is None else "not recorded"
+        known = ngettext("no limits · {count} model: {names}", "no limits · {count} models: {names}", len(models))
+        says = known.format(count=len(models), names=", ".join(models))
+        says = says if models else _("no limits") if house.as_of is None else _("not recorded")
         rows.append(Row(view.name, view, True, house.now, says=says, cost=cost, state=state))
     return rows
 
@@ -107,7 +113,7 @@ def _left(limit: LimitView) -> float:
 
 def _sentence(view: ProviderView) -> str:
     if view.until is not None and view.state in {"cooling", "parked"}:
-        return f"until {clock(view.until)}: {view.reason}"
+        return _("until {time}: {reason}").format(time=clock(view.until), reason=view.reason)
     return view.reason
 
 
@@ -117,7 +123,11 @@ def _memory_row(house: House, view: ProviderView, cost: Cost | None) -> Row:
     gpus = house.machine.get("gpus") or []
     side, whole = ("device", gpus[0]["total"]) if gpus else ("host", house.machine.get("ram_total") or 0)
     used = sum(_bytes(one.memory.get(side)) for one in house.local.values())
-    state = f"{ready} loaded" if not loading else f"{ready}+{loading} load"
+    state = (
+        _("{count} loaded").format(count=ready)
+        if not loading
+        else _("{counts} load").format(counts=f"{ready}+{loading}")
+    )
     figures = ("VRAM" if gpus else "RAM", float(used), float(whole))
     return Row(f"{view.name}|memory", view, True, house.now, cost=cost, state=state, figures=figures, says="")
 
@@ -179,19 +189,20 @@ def _used(row: Row, width: int, signs: Glyphs) -> Cell:
 def forecast_text(limit: LimitView, now: float, width: int, signs: Glyphs) -> tuple[str, str]:
     """What happens to it, and the style."""
     if limit.remaining <= 0 and limit.limit > 0:
-        back = f"back {moment(limit.reset, now)}" if limit.reset is not None else ""
-        return f"used up, {back} !" if back and width >= 24 else f"{back or 'used up'} !", "bad"
+        back = _("back {time}").format(time=moment(limit.reset, now)) if limit.reset is not None else ""
+        used_up = _("used up")
+        return f"{used_up}, {back} !" if back and width >= 24 else f"{back or used_up} !", "bad"
     forecast = limit.forecast
     if forecast is not None and forecast.exhausted_at is not None:
         spread = ""
         if forecast.earliest is not None and forecast.latest is not None and forecast.exhausted_at - now < 86_400:
             spread = f" {signs.plusminus}{_short(max(60.0, (forecast.latest - forecast.earliest) / 2))}"
-        return f"out {moment(forecast.exhausted_at, now)}{spread} !", "warn"
+        return f"{_('out {time}').format(time=moment(forecast.exhausted_at, now))}{spread} !", "warn"
     if limit_trouble(limit) == 1:
-        return "low !", "warn"
+        return f"{_('low')} !", "warn"
     if limit.drift:
-        return f"drift {'+' if limit.drift > 0 else '-'}{amount(abs(limit.drift), limit.unit)}", "warn"
-    return ("-" if limit.source == RECORDED else "ok"), "dim"
+        return f"{_('drift')} {'+' if limit.drift > 0 else '-'}{amount(abs(limit.drift), limit.unit)}", "warn"
+    return ("-" if limit.source == RECORDED else _("ok")), "dim"
 
 
 def _short(seconds: float) -> str:

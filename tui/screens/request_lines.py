@@ -61,9 +61,9 @@ def speed(view: RequestView) -> float | None:
 
 
 def _in_columns(pairs: Sequence[tuple[str, str, str]], width: int, signs: Glyphs) -> list[Line]:
-    """Two facts in a line where they fit."""
+    """Two facts in a line where they fit; else one, and none of what is not known."""
     if width < 76:
-        return [_fact(*pair, width, signs) for pair in pairs]
+        return [_fact(*pair, width, signs) for pair in pairs if pair[1] not in {"-", "not streamed"}]
     half = width // 2
     made: list[Line] = []
     for number in range(0, len(pairs), 2):

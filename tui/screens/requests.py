@@ -121,6 +121,8 @@ class Requests(HouseScreen):
         if self.frozen is not None:
             new = len(self.house.request_ids - self.frozen)
             mood: Line = [(" PAUSED", "warn"), (f": {new} new, p goes on", "dim")]
+        elif self.house.as_of is not None and not rows.sort_key:
+            mood = [(f" up to {clock(self.house.as_of)}", "warn"), (", newest first", "dim")]
         elif rows.pinned and not rows.sort_key:
             mood = [(" following", "good"), (", newest first", "dim")]
         elif rows.sort_key:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from hybridd.i18n import _
 from tui.house import House
 from tui.text import Glyphs, Line, age, fit_line, wrap
 from tui.widgets.lines import Lines
@@ -14,17 +15,20 @@ def banner_line(house: House, width: int, signs: Glyphs) -> Line | None:
     connection = house.connection
     if house.as_of is not None:
         at = datetime.fromtimestamp(house.as_of)
-        keys = "[ ] step, g goes to a time, G to now." if width >= 76 else "[ ] step, G: now."
-        text = f" PAUSED at {at:%Y-%m-%d %H:%M:%S}. {keys}"
+        keys = _("[ ] step, g goes to a time, G to now.") if width >= 76 else _("[ ] step, G: now.")
+        text = f" {_('PAUSED at {time}.').format(time=f'{at:%Y-%m-%d %H:%M:%S}')} {keys}"
         return fit_line([(text, "warn")], width, ellipsis=signs.ellipsis)
     if connection.state == "lost":
-        known = f"the last data are {age(house.now - house.seen)} old" if house.seen else "there are no data yet"
+        old = _("the last data are {age} old").format(age=age(house.now - house.seen)) if house.seen else ""
         again = max(0.0, (connection.retry_at or house.now) - house.now)
-        when = f"next try in {again:.0f} s" if again >= 1 else "trying again"
-        text = f" DISCONNECTED: {known}; {when} (attempt {connection.attempt}), r tries now. "
+        when = _("next try in {seconds} s").format(seconds=f"{again:.0f}") if again >= 1 else _("trying again")
+        said = _("DISCONNECTED: {known}; {when} (attempt {attempt}), r tries now.").format(
+            known=old or _("there are no data yet"), when=when, attempt=connection.attempt
+        )
+        text = f" {said} "
         return fit_line([(text, "bad"), (connection.reason, "dim")], width, ellipsis=signs.ellipsis)
     if connection.state == "ended":
-        return fit_line([(" END of the recording.", "accent")], width)
+        return fit_line([(f" {_('END of the recording.')}", "accent")], width)
     return None
 
 

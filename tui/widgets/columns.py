@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from hybridd.i18n import _
 from tui.text import Align, Glyphs, Line, Piece, fit_line, plain
 
 T = TypeVar("T")
@@ -20,8 +21,9 @@ class Rest(list[Piece]):
 class Column(Generic[T]):
     """``cell(item, width, signs)`` is text, a styled piece or pieces, cut or padded to the width afterwards.
 
-    ``title``: the first of several (with ``|`` between) that fits. ``width``: columns of the terminal, at least;
-    ``share`` > 0 takes part of what is left over. ``least``: the table must be that wide, or the column is left out.
+    ``title``: the first of several (with ``|`` between) that fits; translated where it is shown. ``width``: columns of
+    the terminal, at least; ``share`` > 0 takes part of what is left over. ``least``: the table must be that wide, or
+    the column is left out.
     ``sort``: what to sort by; None: cannot be sorted by. ``value``: what a filter (``key=value``) and an export see;
     the cell's text when absent.
     """
@@ -85,8 +87,9 @@ def row_line(item: T, shown: Sequence[tuple[Column[T], int]], signs: Glyphs) -> 
 def head_line(shown: Sequence[tuple[Column[T], int]], signs: Glyphs, sort: str, *, backwards: bool) -> Line:
     made: Line = []
     for number, (column, width) in enumerate(shown):
-        longest = [title for title in column.title.split("|") if len(title) <= width]
-        title = signs.of(longest[0] if longest else column.title.split("|")[-1])
+        titles = _(column.title).split("|")
+        longest = [title for title in titles if len(title) <= width]
+        title = signs.of(longest[0] if longest else titles[-1])
         if column.key == sort:
             title += signs.down if backwards else signs.up
         made += fit_line([(title, "head")], width, column.align, signs.ellipsis)

@@ -9,6 +9,8 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input
 
+from hybridd.i18n import _
+
 
 class Filter(Input):
     """Opened by ``/``; every key narrows the table. Enter keeps the filter, Esc ends it."""
@@ -28,7 +30,7 @@ class Filter(Input):
             self.done = done
 
     def __init__(self) -> None:
-        super().__init__(placeholder="filter: words, or column=value", select_on_focus=False)
+        super().__init__(placeholder=_("filter: words, or column=value"), select_on_focus=False)
 
     def open(self) -> None:
         self.add_class("-open")

@@ -6,39 +6,39 @@ from datetime import datetime
 
 from textual import events
 
+from hybridd.i18n import N_, _, ngettext
 from tui.house import House
-from tui.text import Glyphs, Line, fit, fit_line
+from tui.text import DAYS, Glyphs, Line, fit, fit_line
 from tui.widgets.lines import Lines
-
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def state_of(house: House, signs: Glyphs) -> tuple[str, str]:
     """The connection in a word, with its style."""
     if house.as_of is not None:
-        return f"{signs.ring} paused", "warn"
-    return {
-        "connecting": (f"{signs.ring} connecting", "dim"),
-        "live": (f"{signs.dot} live", "good"),
-        "lost": (f"{signs.ring} disconnected", "bad"),
-        "replay": (f"{signs.dot} recording", "accent"),
-        "ended": (f"{signs.ring} recording ended", "accent"),
+        return f"{signs.ring} {_('paused')}", "warn"
+    sign, word, style = {
+        "connecting": (signs.ring, N_("connecting"), "dim"),
+        "live": (signs.dot, N_("live"), "good"),
+        "lost": (signs.ring, N_("disconnected"), "bad"),
+        "replay": (signs.dot, N_("recording"), "accent"),
+        "ended": (signs.ring, N_("recording ended"), "accent"),
     }[house.connection.state]
+    return f"{sign} {_(word)}", style
 
 
 def header_line(house: House, title: str, width: int, signs: Glyphs, *, read_only: bool) -> Line:
     state, style = state_of(house, signs)
     left: Line = [(" hybridd ", "bold"), (state, style)]
     if read_only:
-        left.append(("  read-only", "dim"))
+        left.append((f"  {_('read-only')}", "dim"))
     count = house.open_alerts()
-    alerts = "no alerts" if not count else f"{count} alert{'s' if count > 1 else ''}"
+    alerts = _("no alerts") if not count else ngettext("{count} alert", "{count} alerts", count).format(count=count)
     moment = datetime.fromtimestamp(house.as_of if house.as_of is not None else house.now)
     right: Line = [
         (fit(alerts, 10, "right"), "warn" if count else "dim"),
-        (f"     {_DAYS[moment.weekday()]} {moment:%H:%M:%S} ", "dim"),
+        (f"     {_(DAYS[moment.weekday()])} {moment:%H:%M:%S} ", "dim"),
     ]
-    taken = sum(len(text) for text, _ in right)
+    taken = sum(len(text) for text, _style in right)
     middle = [*left, (f"   {title}", "dim")] if width >= 70 else left
     return [*fit_line(middle, max(0, width - taken), ellipsis=signs.ellipsis), *right]
 

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from hybridd.i18n import _, language
 from tui.text import Line
 from tui.widgets.columns import Column, T, head_line, layout, matches, row_line, value_of
 from tui.widgets.lines import Painter
@@ -114,7 +115,10 @@ class RowsView(Painter, ScrollView, Generic[T], can_focus=True):
         key = self.key_of(item)
         cached = self._texts.get(key)
         if cached is None or cached[0] is not item:
-            text = " ".join(str(value_of(column, item, self.signs)) for column in self.columns).lower()
+            values = [str(value_of(column, item, self.signs)) for column in self.columns]
+            if language() != "en":  # a state is found by its code and by the word that is read
+                values += [_(value) for value in values]
+            text = " ".join(values).lower()
             self._texts[key] = cached = (item, text)
         signs = self.signs
         return matches(cached[1], lambda: {one.key: str(value_of(one, item, signs)) for one in self.columns}, words)
@@ -140,7 +144,8 @@ class RowsView(Painter, ScrollView, Generic[T], can_focus=True):
         columns = layout(self.columns, width)
         lines = [head_line(columns, self.signs, self.sort_key, backwards=self.backwards)] if self.head else []
         if not self.shown:
-            said = f"Nothing matches '{self.filter_text}'; Esc clears the filter." if self.filter_text else self.empty
+            none = _("Nothing matches '{filter}'; Esc clears the filter.").format(filter=self.filter_text)
+            said = none if self.filter_text else self.empty
             return [*lines, [(self.signs.of(said), "dim")]]
         first = self.scroll_offset.y
         here = self.cursor
@@ -161,6 +166,9 @@ class RowsView(Painter, ScrollView, Generic[T], can_focus=True):
 
     def on_resize(self) -> None:
         self.redraw()
+
+    def watch_show_vertical_scrollbar(self) -> None:
+        self.call_after_refresh(self.redraw)  # the columns have a cell less, or one more
 
     def on_focus(self) -> None:
         self.redraw()

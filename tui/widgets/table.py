@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 
+from hybridd.i18n import _
 from tui.text import plain
 from tui.widgets.columns import T, layout, row_line, value_of
 from tui.widgets.rows_view import RowsView
@@ -101,18 +102,18 @@ class Rows(RowsView[T]):
         item = self.selected
         if item is not None:
             width = self.scrollable_content_region.width
-            self._copy(plain(row_line(item, layout(self.columns, width), self.signs)).strip(), "the row")
+            self._copy(plain(row_line(item, layout(self.columns, width), self.signs)).strip(), _("Copied the row."))
 
     def action_copy_json(self) -> None:
         from tui.export import as_json
 
         item = self.selected
         if item is not None:
-            self._copy(as_json(self.record_of(item)), "the row as JSON")
+            self._copy(as_json(self.record_of(item)), _("Copied the row as JSON."))
 
-    def _copy(self, text: str, what: str) -> None:
+    def _copy(self, text: str, done: str) -> None:
         self.app.copy_to_clipboard(text)
-        self.notify(f"Copied {what}.", timeout=2)
+        self.notify(done, timeout=2)
 
     def table(self) -> tuple[list[str], list[list[Any]], list[Any]]:
         """For an export: the titles, the values of each shown row, and its plain data."""

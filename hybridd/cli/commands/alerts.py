@@ -10,6 +10,7 @@ from hybridd.cli import output, text
 from hybridd.cli.options import Duration, command, group, json_option, list_options, socket_option
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
+from hybridd.i18n import _
 
 STATES = ("live", "open", "acknowledged", "silenced", "resolved", "all")
 
@@ -40,7 +41,9 @@ def list_(api: Api, as_json: bool, state: str, filter_: str | None, sort: str | 
 @socket_option
 def ack(api: Api, as_json: bool, alert_id: int) -> None:
     """Acknowledge an alert: seen, it stops asking for attention."""
-    _changed(api.send(wire.post(f"/v1/alerts/{alert_id}/ack")), as_json, f"Alert {alert_id} is acknowledged.")
+    _changed(
+        api.send(wire.post(f"/v1/alerts/{alert_id}/ack")), as_json, _("Alert {id} is acknowledged.").format(id=alert_id)
+    )
 
 
 @command("hybridd alerts silence 12 --for 2h")
@@ -50,7 +53,8 @@ def ack(api: Api, as_json: bool, alert_id: int) -> None:
 def silence(api: Api, as_json: bool, alert_id: int, seconds: float) -> None:
     """Silence an alert for a while."""
     answer = api.send(wire.silence(alert_id, seconds))
-    _changed(answer, as_json, f"Alert {alert_id} is silenced for {text.span(seconds)}.")
+    done = _("Alert {id} is silenced for {span}.").format(id=alert_id, span=text.span(seconds))
+    _changed(answer, as_json, done)
 
 
 def _changed(answer: Any, as_json: bool, sentence: str) -> None:
@@ -67,7 +71,7 @@ def _list(api: Api, as_json: bool, state: str, filter_: str | None, sort: str | 
         output.emit_json({**answer, "alerts": alerts})
         return
     if not alerts:
-        output.emit("No alerts." if not answer["alerts"] else "No alert matches.")
+        output.emit(_("No alerts.") if not answer["alerts"] else _("No alert matches."))
         return
     titles = [
         output.Column("ID", right=True),

@@ -15,6 +15,7 @@ from hybridd.client import wire
 from hybridd.client.stdlib import Api, Streaming
 from hybridd.contracts.validation import TIERS
 from hybridd.errors import InvalidRequest
+from hybridd.i18n import _
 
 _LARGEST_PROMPT = 32 * 1024 * 1024
 _CALL_SECONDS = 600.0
@@ -84,7 +85,7 @@ def read_prompt() -> str:
         InvalidRequest: not UTF-8, or more than 32 MiB.
     """
     if sys.stdin.isatty():
-        diagnostics.note("Type the question; end it with Ctrl-D on a line of its own.")
+        diagnostics.note(_("Type the question; end it with Ctrl-D on a line of its own."))
     raw = sys.stdin.buffer.read(_LARGEST_PROMPT + 1)
     if len(raw) > _LARGEST_PROMPT:
         raise InvalidRequest("the prompt on standard input is larger than 32 MiB", param="prompt")
@@ -113,11 +114,14 @@ def explain(result: dict[str, Any]) -> None:
     """On stderr: who answered and why, what it took, who was passed over."""
     choice = result["model_choice"]
     usage = result["usage"]
-    tokens = f"{text.number(usage['input_tokens'])} in, {text.number(usage['output_tokens'])} out"
-    diagnostics.note(text.clean(f"answered by {chosen(choice)}: {choice['reason']}"))
+    tokens = _("tokens {input} in, {output} out").format(
+        input=text.number(usage["input_tokens"]), output=text.number(usage["output_tokens"])
+    )
+    by = _("answered by {model}: {reason}").format(model=chosen(choice), reason=choice["reason"])
+    diagnostics.note(text.clean(by))
     for line in diagnostics.rejections(choice.get("rejected")):
-        diagnostics.note(text.clean(f"  passed over {line}"))
+        diagnostics.note("  " + text.clean(_("passed over {candidate}").format(candidate=line)))
     diagnostics.note(
-        f"  {result['request_id']}  tokens {tokens}  {text.money(result['cost_usd'])}  "
-        f"{text.milliseconds(result['latency_ms'])}  cache {result['cache']}"
+        f"  {result['request_id']}  {tokens}  {text.money(result['cost_usd'])}  "
+        f"{text.milliseconds(result['latency_ms'])}  {_('cache')} {result['cache']}"
     )

@@ -9,9 +9,10 @@ from hybridd.cli import output, text
 from hybridd.cli.options import command, list_options, socket_option
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
+from hybridd.i18n import N_, _
 
 _CELLS = 12
-_WINDOWS = {60: "min", 3600: "h", 86_400: "day"}
+_WINDOWS = {60: "min", 3600: "h", 86_400: N_("day")}
 
 
 @command("hybridd limits", "hybridd limits --filter provider=groq --sort remaining")
@@ -29,7 +30,7 @@ def cli(api: Api, as_json: bool, filter_: str | None, sort: str | None) -> None:
         output.emit_json({**answer, "limits": limits})
         return
     if not limits:
-        output.emit("No limits are known." if not answer["limits"] else "No limit matches.")
+        output.emit(_("No limits are known.") if not answer["limits"] else _("No limit matches."))
         return
     now = time.time()
     rich = text.utf8()
@@ -66,7 +67,7 @@ def limit_name(one: dict[str, Any]) -> str:
     """``5,000 requests/h``, ``15 requests/min (m1)``, ``5 concurrent``."""
     window = one.get("window") or "none"
     seconds = int(window[:-1]) if window[:-1].isdigit() and window.endswith("s") else None
-    per = _WINDOWS.get(seconds, window) if seconds is not None else window
+    per = _(_WINDOWS.get(seconds, window)) if seconds is not None else window
     unit = one["unit"]
     figure = text.amount(one["limit"], unit)
     words = figure if unit == "usd" else f"{figure} {unit.removeprefix('bytes_') if 'bytes' in unit else unit}"
@@ -80,7 +81,7 @@ def _name(one: dict[str, Any]) -> str:
 
 def _legend(rich: bool) -> None:
     symbols = "▓▒─░" if rich else "#=-."
-    names = ("used", "reserved", "free", "buffer")
+    names = (_("used"), _("reserved"), _("free"), _("buffer"))
     output.emit("  ".join(f"{symbol} {name}" for symbol, name in zip(symbols, names, strict=True)))
 
 
@@ -89,16 +90,20 @@ def _remarks(one: dict[str, Any], now: float) -> list[str]:
     unit = one["unit"]
     remarks = []
     if one.get("drift"):
-        direction = "more" if one["drift"] > 0 else "less"
-        remark = f"the provider counts {text.amount(abs(one['drift']), unit)} {direction} than we do"
-        remarks.append(remark + (" (something else uses this account)" if one["drift"] > 0 else ""))
+        if one["drift"] > 0:
+            remark = _("the provider counts {amount} more than we do (something else uses this account)")
+        else:
+            remark = _("the provider counts {amount} less than we do")
+        remarks.append(remark.format(amount=text.amount(abs(one["drift"]), unit)))
     if one.get("debt"):
-        remarks.append(f"{text.amount(one['debt'], unit)} over the limit, to be drained first")
+        remark = _("{amount} over the limit, to be drained first")
+        remarks.append(remark.format(amount=text.amount(one["debt"], unit)))
     forecast = one.get("forecast") or {}
     if forecast.get("exhausted_at"):
-        remark = f"runs out in {text.span(forecast['exhausted_at'] - now)} at the recent pace"
+        remark = _("runs out in {span} at the recent pace").format(span=text.span(forecast["exhausted_at"] - now))
         if forecast.get("earliest") and forecast.get("latest"):
             earliest, latest = forecast["earliest"] - now, forecast["latest"] - now
-            remark += f" (80 %: {text.span(earliest)} to {text.span(latest)})"
+            between = _("80 %: {earliest} to {latest}")
+            remark += f" ({between.format(earliest=text.span(earliest), latest=text.span(latest))})"
         remarks.append(remark)
     return remarks

@@ -12,6 +12,7 @@ from hybridd.client import wire
 from hybridd.client.stdlib import Api
 from hybridd.contracts.validation import TIERS
 from hybridd.errors import EXIT_NO_PROVIDER, EXIT_OK
+from hybridd.i18n import _
 
 
 @command(
@@ -39,7 +40,7 @@ def cli(
     Exits with 5 when no candidate can answer now.
     """
     if task is None and prompt is None and model is None:
-        raise click.UsageError("give --task, --prompt or --model")
+        raise click.UsageError(_("give --task, --prompt or --model"))
     choice = api.send(wire.route(task, prompt, max_tokens=max_tokens, user=user, tier=tier, model=model))
     if as_json:
         output.emit_json(choice)
@@ -50,19 +51,26 @@ def cli(
 
 def show(choice: dict[str, Any]) -> None:
     """Task, chosen provider:model, provider, reason; then what was passed over."""
-    output.emit(f"task:      {choice.get('task') or '-'}")
-    output.emit(f"chosen:    {chosen(choice) or 'none'}")
-    output.emit(f"provider:  {choice.get('provider') or 'none'}")
-    output.emit(f"reason:    {choice.get('reason') or '-'}")
+    none = _("none")
+    facts = [
+        (_("task:"), choice.get("task") or "-"),
+        (_("chosen:"), chosen(choice) or none),
+        (_("provider:"), choice.get("provider") or none),
+        (_("reason:"), choice.get("reason") or "-"),
+    ]
     defaults = {key: value for key, value in (choice.get("defaults") or {}).items() if value is not None}
     if defaults:
-        output.emit("defaults:  " + ", ".join(f"{key} {value}" for key, value in defaults.items()))
+        facts.append((_("defaults:"), ", ".join(f"{key} {value}" for key, value in defaults.items())))
+    size = max(text.width(name) for name in (_("provider:"), _("defaults:"))) + 2
+    for name, value in facts:
+        output.emit(f"{name.ljust(size)}{value}")
     rejected = choice.get("rejected") or []
     if rejected:
-        output.emit("rejected:")
+        output.emit(_("rejected:"))
         for one in rejected:
             retry = one.get("retry_after")
-            later = f" (possible again in {text.span(retry)})" if retry is not None else ""
+            again = _("possible again in {span}")
+            later = f" ({again.format(span=text.span(retry))})" if retry is not None else ""
             output.paragraph(f"{one['candidate']}: {one['reason']}{later}")
 
 

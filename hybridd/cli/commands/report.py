@@ -10,19 +10,29 @@ from hybridd.cli import output, text
 from hybridd.cli.options import command, list_options, period_options, socket_option
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
+from hybridd.i18n import N_, _
 
-GROUPS = ("provider", "model", "task", "client", "day", "hour")
+# group → title
+_TITLES = {
+    "provider": N_("PROVIDER"),
+    "model": N_("MODEL"),
+    "task": N_("TASK"),
+    "client": N_("CLIENT"),
+    "day": N_("DAY"),
+    "hour": N_("HOUR"),
+}
+GROUPS = tuple(_TITLES)
 _LEAST_CELLS = 10
 _WHEN_NOT_ZERO = {"failed_requests", "cache_hits"}
 # key of the answer → title, and how it is shown; a key the daemon does not send is left out.
 _COLUMNS: dict[str, tuple[str, Any]] = {
-    "requests": ("REQUESTS", text.number),
-    "failed_requests": ("FAILED", text.number),
-    "cache_hits": ("CACHED", text.number),
-    "input_tokens": ("TOKENS IN", text.number),
-    "output_tokens": ("OUT", text.number),
-    "cost_usd": ("COST", text.money),
-    "latency_ms": ("MEAN", text.milliseconds),
+    "requests": (N_("REQUESTS"), text.number),
+    "failed_requests": (N_("FAILED"), text.number),
+    "cache_hits": (N_("CACHED"), text.number),
+    "input_tokens": (N_("TOKENS IN"), text.number),
+    "output_tokens": (N_("OUT"), text.number),
+    "cost_usd": (N_("COST"), text.money),
+    "latency_ms": (N_("MEAN"), text.milliseconds),
 }
 
 
@@ -70,7 +80,7 @@ def cli(
         output.emit_json(report)
         return
     if not report["rows"]:
-        output.emit("Nothing was recorded in that time.")
+        output.emit(_("Nothing was recorded in that time."))
         return
     _show(report, groups, plotted)
 
@@ -79,12 +89,12 @@ def _show(report: dict[str, Any], groups: list[str], plotted: str) -> None:
     rows = report["rows"]
     used = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
     shown = [key for key in used if key not in _WHEN_NOT_ZERO or any(row.get(key) for row in rows)]
-    titles = [output.Column(group.upper(), flexible=True) for group in groups]
+    titles = [output.Column(_TITLES[group], flexible=True) for group in groups]
     titles += [output.Column(_COLUMNS[key][0], right=True) for key in shown]
     lines = [_line(row, groups, shown) for row in rows]
     total = report.get("total") or {}
     if len(rows) > 1 and total:
-        lines.append(_line({**total, groups[0]: "total"}, groups, shown))
+        lines.append(_line({**total, groups[0]: _("total")}, groups, shown))
     output.table(titles, lines)
     _plot(rows, groups, plotted)
     _trend(report.get("trend") or {})
@@ -95,7 +105,7 @@ def _plot(rows: list[dict[str, Any]], groups: list[str], plotted: str) -> None:
     largest = max(float(row.get(plotted) or 0) for row in rows)
     if len(rows) < 2 or largest <= 0:
         return
-    title, shown = _COLUMNS[plotted]
+    title, shown = _(_COLUMNS[plotted][0]), _COLUMNS[plotted][1]
     labels = [" ".join(_line(row, groups, [])) for row in rows]
     figures = [shown(row.get(plotted)) for row in rows]
     cells = output.columns() - max(map(text.width, [title, *labels])) - max(map(len, figures)) - 4
@@ -116,4 +126,4 @@ def _trend(trend: dict[str, Any]) -> None:
     """How it compares with the period before, in the daemon's words."""
     if trend.get("summary"):
         output.emit()
-        output.paragraph(f"trend: {trend['summary']}", "")
+        output.paragraph(f"{_('trend:')} {trend['summary']}", "")

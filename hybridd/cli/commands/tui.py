@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from hybridd import locations
-from hybridd.errors import HybriddError
+from hybridd.cli import diagnostics, output
+from hybridd.errors import EXIT_OK, HybriddError
+from hybridd.i18n import _
 
 _EXAMPLE = """\b
 Example:
@@ -18,6 +20,7 @@ Example:
   hybridd tui --read-only --theme hybridd-contrast
   hybridd tui --record day.ndjson
   hybridd tui --replay day.ndjson --speed 10
+  hybridd tui --web --read-only
 """
 
 
@@ -42,10 +45,23 @@ Example:
 @click.option(
     "--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Of the replay; 0: all at once."
 )
-def cli(socket: Path | None, **given: object) -> int:
-    """The live dashboard: providers, limits, requests, local models and alerts in the terminal."""
-    if find_spec("textual") is None:
-        raise HybriddError("The dashboard needs Textual: pip install 'hybridd[tui]'", code="not_installed")
+@click.option("--web", is_flag=True, help="Serve it to a browser on this machine; prints the address, which is a key.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="Of --web; default: a free one.")
+def cli(socket: Path | None, web: bool, port: int, **given: object) -> int:
+    """The live dashboard: providers, limits, requests, local models and alerts in the terminal.
+
+    With --web the same in a browser: only this machine is served, and only whoever has the address that is printed.
+    """
+    for module in ("textual", "textual_serve") if web else ("textual",):
+        if find_spec(module) is None:
+            raise HybriddError(f"The dashboard needs {module}: pip install 'hybridd[tui]'", code="not_installed")
+    if web:
+        if given["record"] is not None:
+            raise click.UsageError("--record writes what one dashboard sees; it does not go with --web")
+        options = import_module("tui.settings").Options(socket=socket or locations.socket_path(), **given)
+        diagnostics.note(_("Open this in a browser on this machine; Ctrl-C ends it."))
+        import_module("tui.web").run(options, port, output.emit_now)
+        return EXIT_OK
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("the dashboard needs a terminal; 'hybridd status' and 'hybridd events' print instead")
     # A package of its own, found by name: the command line does not depend on it.

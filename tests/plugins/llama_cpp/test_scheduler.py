@@ -13,7 +13,7 @@ from plugins.llama_cpp.batching import Pace
 from plugins.llama_cpp.sampling_params import Sampling
 from plugins.llama_cpp.sequence import WINDOW, Sequence
 from tests.fakes.tiny_gguf import make_tiny_gguf
-from tests.plugins.llama_cpp.engines import GREEDY, running
+from tests.plugins.llama_cpp.engines import GREEDY, running, sure
 
 pytest.importorskip("llama_cpp")
 
@@ -33,16 +33,18 @@ async def test_together_is_as_alone(tiny: Path, unified: bool, flash: bool) -> N
     """Sixteen mixed requests on five sequences get the very answers that each gets alone, whatever is batched."""
     asks = [(prompt(3 + 29 * (n % 7), n), 4 + 5 * (n % 5)) for n in range(16)]
     async with running(tiny, context=2048, sequences=5, unified=unified, flash_attention=flash) as engine:
-        alone = [(await engine.ask(tokens, limit=limit, cache=False)).tokens for tokens, limit in asks]
+        alone = [await engine.ask(tokens, limit=limit, cache=False, logprobs=2) for tokens, limit in asks]
+        certain = [sure(said, flash) for said in alone]
         together = await asyncio.gather(*(engine.ask(tokens, limit=limit) for tokens, limit in asks))
-        assert [said.tokens for said in together] == alone
-        assert [len(tokens) for tokens in alone] == [limit for _, limit in asks]
+        assert [said.tokens[: len(tokens)] for said, tokens in zip(together, certain, strict=True)] == certain
+        assert [len(said.tokens) for said in together] == [limit for _, limit in asks]
+        assert sum(map(len, certain)) > sum(limit for _, limit in asks) / 2
         assert engine.scheduler.figures.retries == 0
 
 
 async def test_cells_run_out(tiny: Path) -> None:
     """With fewer cells than the answers need together, some go back and on again later; no answer changes."""
-    asks = [(prompt(20 + n, n), 90) for n in range(6)]
+    asks = [(prompt(20 + n, n), 200) for n in range(6)]
     async with running(tiny, context=2048, sequences=6) as engine:
         alone = [(await engine.ask(tokens, limit=limit, cache=False)).tokens for tokens, limit in asks]
     async with running(tiny, context=256, sequences=6) as engine:
@@ -119,12 +121,14 @@ async def test_cancel_while_the_prompt_is_evaluated(tiny: Path, monkeypatch: pyt
 async def test_cancel_in_the_queue_and_between_tokens(tiny: Path) -> None:
     """One that waits is never begun; one that speaks says nothing more; the others are not disturbed."""
     async with running(tiny, context=1024, sequences=2) as engine:
-        alone = (await engine.ask(prompt(30, 8), limit=60, cache=False)).tokens
-        speaking = engine.sequence(prompt(30, 7), limit=900, streamed=True)
-        other = engine.sequence(prompt(30, 8), limit=60)
+        alone = (await engine.ask(prompt(30, 8), limit=600, cache=False)).tokens
+        speaking = engine.sequence(prompt(30, 7), limit=900)
+        other = engine.sequence(prompt(30, 8), limit=600)
         waiting = engine.sequence(prompt(30, 9), limit=5)
         engine.scheduler.submit([speaking, other, waiting])
-        await speaking.channel.take()
+        async with asyncio.timeout(10):
+            while not speaking.produced:
+                await asyncio.sleep(0)
         engine.scheduler.cancel([waiting, speaking])
         assert (await engine.finish(other)).tokens == alone
         assert (waiting.produced, waiting.evaluated) == (0, 0)
@@ -191,7 +195,8 @@ async def test_everything_at_once(tiny: Path, unified: bool, flash: bool) -> Non
     ]
     options = {"unified": unified, "flash_attention": flash}
     async with running(tiny, context=2048, sequences=5, **options) as engine:
-        alone = [(await engine.ask(tokens, limit=limit, cache=False)).tokens for tokens, limit in asks]
+        said = [await engine.ask(tokens, limit=limit, cache=False, logprobs=2) for tokens, limit in asks]
+        alone = [sure(one, flash) for one in said]
     async with running(tiny, context=256 if unified else 1280, sequences=5, **options) as engine:
         gone: list[tuple[int, Sequence]] = []
         slow: list[tuple[int, Sequence]] = []
@@ -206,9 +211,11 @@ async def test_everything_at_once(tiny: Path, unified: bool, flash: bool) -> Non
                 engine.scheduler.cancel([draw.choice(gone)[1]])
         engine.scheduler.cancel([sequence for _, sequence in gone])
         for n, sequence in [*kept, *slow]:
-            assert (await engine.finish(sequence)).tokens == alone[n], n
+            tokens = (await engine.finish(sequence)).tokens
+            assert (len(tokens), tokens[: len(alone[n])]) == (asks[n][1], alone[n]), n
         for n, sequence in gone:
-            assert list(sequence.tokens[sequence.prompt :]) == alone[n][: sequence.produced]
+            tokens = list(sequence.tokens[sequence.prompt :])[: len(alone[n])]
+            assert tokens == alone[n][: len(tokens)], n
         assert engine.scheduler.active == engine.scheduler.waiting == 0
 
 

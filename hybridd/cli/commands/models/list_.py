@@ -11,6 +11,7 @@ from hybridd.cli import output
 from hybridd.cli.commands.models import common
 from hybridd.cli.options import command, list_options, socket_option
 from hybridd.client.stdlib import Api
+from hybridd.i18n import _
 from hybridd.local import library
 from hybridd.local.library import Folders
 
@@ -31,7 +32,7 @@ def cli(api: Api, as_json: bool, config: Path | None, filter_: str | None, sort:
         output.emit_json({"models": rows, "folders": {"models_dir": str(where.models), "cache_dir": str(where.hub)}})
         return
     if not rows:
-        output.emit("No model matches." if all_models else _empty(where))
+        output.emit(_("No model matches.") if all_models else _empty(where))
         return
     titles = [
         output.Column("MODEL", flexible=True),
@@ -49,12 +50,13 @@ def _with_state(model: library.Model, states: dict[str, str]) -> dict[str, Any]:
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    name = one["id"] + (f" (also {', '.join(one['aliases'])})" if one["aliases"] else "")
+    also = _("also {names}").format(names=", ".join(one["aliases"]))
+    name = one["id"] + (f" ({also})" if one["aliases"] else "")
     return (name, common.size(one["bytes"]), one["quantization"] or "-", one["repo"] or one["source"], one["state"])
 
 
 def _empty(where: Folders) -> str:
-    return (
-        f"No GGUF file in {where.models} or {where.hub}. `hybridd models search` finds models, `hybridd models pull` "
-        "fetches one, `hybridd models import` takes over those of Ollama and LM Studio."
-    )
+    return _(
+        "No GGUF file in {models} or {hub}. `hybridd models search` finds models, `hybridd models pull` fetches one, "
+        "`hybridd models import` takes over those of Ollama and LM Studio."
+    ).format(models=where.models, hub=where.hub)

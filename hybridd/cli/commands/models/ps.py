@@ -9,6 +9,7 @@ from hybridd.cli.commands.models import common
 from hybridd.cli.options import command, list_options, socket_option
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
+from hybridd.i18n import _
 
 
 @command("hybridd models ps", "hybridd models ps --filter state=ready --sort -load_seconds --json")
@@ -22,7 +23,7 @@ def cli(api: Api, as_json: bool, filter_: str | None, sort: str | None) -> None:
         output.emit_json({**answer, "models": models})
         return
     if not models:
-        output.emit("No model matches." if answer["models"] else "No model is loaded.")
+        output.emit(_("No model matches.") if answer["models"] else _("No model is loaded."))
         return
     titles = [
         output.Column("MODEL", flexible=True),
@@ -48,12 +49,14 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         str(one["pid"] or "-"),
         common.size(sum(memory["device"].values())) if any(memory["device"].values()) else "-",
         common.size(sum(memory["host"].values())),
-        f"{loaded.get('gpu_layers', options.get('gpu_layers', 0))} of {layers}",
+        _("{some} of {all}").format(some=loaded.get("gpu_layers", options.get("gpu_layers", 0)), all=layers),
         f"{loaded.get('context') or options.get('context') or 0:,}",
         str(one["in_flight"]),
-        "when idle"
-        if one["in_flight"]
-        else "never"
-        if one["leaves_in"] is None
-        else f"in {text.span(one['leaves_in'])}",
+        _leaves(one),
     )
+
+
+def _leaves(one: dict[str, Any]) -> str:
+    if one["in_flight"]:
+        return _("when idle")
+    return _("never") if one["leaves_in"] is None else _("in {span}").format(span=text.span(one["leaves_in"]))

@@ -110,7 +110,12 @@ def _finish(job: dict[str, Any], as_json: bool) -> int:
     arrived = result.get("downloaded") or 0
     how = "it was here already" if not arrived else f"{common.size(arrived)} downloaded"
     how += f", {common.size(resumed)} were here already" if arrived and resumed else ""
-    output.emit(f"{result.get('model')} is ready as local:{result.get('model')} ({how}, digest checked).")
+    model, other = result.get("model"), result.get("hidden_by")
+    if other:
+        output.emit(f"{model} is here ({how}, digest checked), but local:{model} is another file of that name: {other}")
+        output.emit("  rename or remove one of the two to use this one")
+    else:
+        output.emit(f"{model} is ready as local:{model} ({how}, digest checked).")
     output.emit(f"  {result.get('path')}")
     return errors.EXIT_OK
 
