@@ -116,7 +116,7 @@ start() {
         say "hybridd is already running (pid $pid)."
         return 0
     fi
-    install_project "${HYBRIDD_EXTRAS:-}"
+    install_project "${HYBRIDD_EXTRAS-tui}"
     if other=$(answering_pid) && [ -n "$other" ]; then
         say "hybridd is already running (pid $other), but this script did not start it: it stays as it is."
         return 0
@@ -145,6 +145,7 @@ hybridd is running. Worth knowing:
   hybridd optimize --task code_generation              who would answer, and why
   hybridd call --task code_generation --prompt "…"     a routed call, streamed
   hybridd report --since 7d                            usage and cost
+  hybridd tui                                          all of it, live
   hybridd doctor                                       what is missing
   curl --unix-socket "$socket" http://localhost/v1/models
   "$SELF" stop | restart | status | logs

@@ -129,7 +129,10 @@ install_project() {
     exec 9>&-
 }
 
-has_llama() { "$VENV/bin/python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("llama_cpp") is None)'; }
+# The extra local: llama.cpp, and the Hub's client that finds models for it.
+has_llama() {
+    "$VENV/bin/python" -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("llama_cpp", "huggingface_hub"))))'
+}
 
 wants_llama() { [ "${HYBRIDD_LOCAL:-1}" != 0 ] && [ "${HYBRIDD_SETUP:-1}" != 0 ] && ! has_llama; }
 
@@ -144,7 +147,7 @@ has_any() {
 # own wheel cache answers.
 install_llama() {
     if [ -n "${HYBRIDD_LLAMA_WHEEL:-}" ]; then
-        pip_install "installing llama-cpp-python from $HYBRIDD_LLAMA_WHEEL" "$HYBRIDD_LLAMA_WHEEL"
+        pip_install "installing llama-cpp-python from $HYBRIDD_LLAMA_WHEEL" "$HYBRIDD_LLAMA_WHEEL" -e "$ROOT[local]"
         return
     fi
     if ! has_any "${CC:-cc}" gcc clang || ! has_any "${CXX:-c++}" g++ clang++; then

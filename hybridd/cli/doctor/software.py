@@ -41,7 +41,7 @@ CORE = {
 }
 EXTRAS = {
     "local": {"llama_cpp": "llama-cpp-python", "huggingface_hub": "huggingface-hub"},
-    "tui": {"textual": "textual"},
+    "tui": {"aiohttp": "aiohttp", "textual": "textual", "textual_serve": "textual-serve"},
     "mlops": {"mlflow": "mlflow", "huggingface_hub": "huggingface-hub"},
 }
 _MEANING = {
