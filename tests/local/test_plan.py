@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -316,20 +315,6 @@ def test_wishes_below_one_are_refused(wish: str) -> None:
     """A mistake of the caller's, not a plan."""
     with pytest.raises(InvalidRequest, match=f"{wish} is 0"):
         plan(SMALL, machine_with(), replace(Request(), **{wish: 0}))
-
-
-def test_a_plan_is_made_within_the_event_loops_patience() -> None:
-    """20 ms of processor time at most for each goal on the hardest case (best of eight)."""
-    machine = machine_with(gpu_of(4 * GIB))
-    for goal in GOALS:
-        best = min(_seconds(LARGE, machine, goal) for _ in range(8))
-        assert best < 0.020, goal
-
-
-def _seconds(facts: ModelFacts, machine: MachineFacts, goal: Goal) -> float:
-    began = time.thread_time()
-    plan(facts, machine, Request(goal=goal))
-    return time.thread_time() - began
 
 
 @st.composite

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from textual.scrollbar import ScrollBar
 
 from tests.fakes.upstream import FakeUpstream
 from tests.house import House, lab
@@ -44,3 +45,11 @@ def house(upstream: FakeUpstream) -> Iterator[House]:
 def seeded(upstream: FakeUpstream) -> Iterator[House]:
     with with_a_past(upstream) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def full_scroll_bars() -> Iterator[None]:
+    """``--ascii`` changes Textual's scroll bars for the whole process, which here goes on to other tests."""
+    before = ScrollBar.renderer
+    yield
+    ScrollBar.renderer = before

@@ -33,8 +33,9 @@ class Filter(Input):
         super().__init__(placeholder=_("filter: words, or column=value"), select_on_focus=False)
 
     def open(self) -> None:
-        self.add_class("-open")
-        self.focus()
+        """At once: what is typed behind the ``/`` in the same moment belongs in here, not to the screen's keys."""
+        self._show(True)
+        self.screen.set_focus(self)
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
@@ -47,10 +48,14 @@ class Filter(Input):
         self.action_keep()
 
     def action_keep(self) -> None:
-        self.set_class(bool(self.value), "-open")
+        self._show(bool(self.value))
         self.post_message(self.Typed(self.value, done=True))
 
     def action_give_up(self) -> None:
         self.value = ""
-        self.remove_class("-open")
+        self._show(False)
         self.post_message(self.Typed("", done=True))
+
+    def _show(self, shown: bool) -> None:
+        self.set_class(shown, "-open")
+        self.styles.display = "block" if shown else "none"
