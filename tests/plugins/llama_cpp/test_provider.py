@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -293,12 +294,13 @@ async def test_loads_leave_nothing_behind(path: Path) -> None:
         await call(provider, ask(max_tokens=2, grammar="root ::= [a-z]+"))
         await provider.stop()
 
-    for _ in range(10):
-        await once()
-    before = rss()
-    for _ in range(25):
-        await once()
-    assert rss() - before < 4 << 20
+    sizes = []
+    for _ in range(5):
+        for _ in range(7):
+            await once()
+        sizes.append(rss())
+    # What is left behind by each load grows in every block; the allocator of a process full of tests moves in some.
+    assert min(after - before for before, after in pairwise(sizes)) < 1 << 20
 
 
 async def test_requests_leave_nothing_behind(local: Local) -> None:
