@@ -15,8 +15,10 @@ import msgspec
 
 from hybridd.clocks import Clock
 
-Kind = Literal["snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "dropped"]
-KINDS: tuple[Kind, ...] = ("snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "dropped")
+Kind = Literal["snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "log", "dropped"]
+KINDS: tuple[Kind, ...] = (
+    "snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "log", "dropped",
+)  # fmt: skip
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ from hybridd.local.pulls import Pulls
 from hybridd.local.residency import Residency
 from hybridd.local.residency_ports import real_ports
 from hybridd.monitor import Monitor
+from hybridd.monitor.log_events import LogEvents
 from hybridd.providers import Hub, SpawnContext
 from hybridd.routing.rests import load_rests, save_rest
 from hybridd.routing.router import Router
@@ -83,12 +84,14 @@ class Daemon:
         self._database = database
         self._clock = SystemClock()
         self._bus = EventBus(self._clock)
+        self._log_events = LogEvents(logs.ring, self._bus)
         self._stop = asyncio.Event()
         self._ready = (False, "starting")
         self._reloading = asyncio.Lock()
         self._pulse_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
+        self._log_events.start()
         self._build()
         self._install_signals()
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._bound.socket]))
@@ -270,5 +273,6 @@ class Daemon:
         orphans = await self._router.settle_orphans(1.0)
         if orphans:
             log.warning("a plugin that lives on may hold calls; they count in full at the next start", calls=orphans)
+        self._log_events.stop()
         self._bus.close("hybridd is stopping")
         log.info("stopped", pid=os.getpid())

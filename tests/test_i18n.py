@@ -11,7 +11,7 @@ import pytest
 
 from hybridd import i18n
 from hybridd.i18n import _, ngettext
-from scripts import messages
+from scripts import messages, unmarked
 from tests.house import ROOT
 
 
@@ -113,6 +113,26 @@ def test_nothing_is_marked_that_cannot_be_translated(tmp_path: Path) -> None:
     bad.write_text("def f(n):\n    for _ in n: pass\n    return _('x')\ndef g(n):\n    return _(f'{n}')\n")
     found = list(messages.mistakes(bad, tmp_path))
     assert [line.partition(": ")[0] for line in found] == ["bad.py:1", "bad.py:5"]
+
+
+def test_nothing_that_people_read_is_left_unmarked() -> None:
+    """Every sentence and every piece of a line in the dashboard goes through the catalogues."""
+    marked = messages.messages()
+    assert [line for path in unmarked.sources() for line in unmarked.unmarked(path, marked)] == []
+
+
+def test_an_unmarked_text_is_found(tmp_path: Path) -> None:
+    """Sentences in calls and in f-strings, pieces of lines in any form; nothing else."""
+    source = tmp_path / "a.py"
+    source.write_text(
+        '"""Documentation of this."""\n'
+        "X_CSS = 'width of it'\nassert x, 'never shown here'\n"
+        "notify('a b'), notify('This is read'), Failed(f'{n} of these calls')\n"
+        "line = [('word', 'dim'), (f'{n} left', ''), ('now' if n else 'then', 'bad'), ('x', 'dim'), ('CPU', 'head')]\n"
+        "_('marked text here').format(why='not marked text'), {'code of it': 1}, 'part of it' in x\n"
+    )
+    found = [line.partition(": ")[2] for line in unmarked.unmarked(source, {"code of it"}, tmp_path)]
+    assert found == ["' of these calls'", "'This is read'", "' left'", "'now'", "'then'", "'word'", "'not marked text'"]
 
 
 def test_finds_what_is_shown(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ Handler = Callable[[Call], Awaitable[Any]]
 
 @dataclass(slots=True, frozen=True)
 class Endpoint:
-    """``path`` may hold one ``{id}``. ``query`` and ``body`` are Struct types; unknown fields are refused."""
+    """``path`` may hold one ``{id}``. ``query`` and ``body`` are Struct types; unknown fields are refused. ``answer``:
+    a type, or a tuple of those that it may be."""
 
     method: Literal["GET", "POST"]
     path: str

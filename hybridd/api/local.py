@@ -9,11 +9,16 @@ import msgspec
 
 from hybridd.api.endpoints import Call, Endpoint
 from hybridd.errors import InvalidRequest, ProviderError
+from hybridd.local import names
 from hybridd.local.jobs import Job
+from hybridd.local.named import elsewhere, on_hub
+from hybridd.local.plan import Request, check
 from hybridd.local.residency_views import Figures, LocalModel, ResidentView, details, listing, residents, what_if
-from hybridd.local.types import Goal, Plan
+from hybridd.local.types import Goal, Plan, RepositoryPlan
 
 LOAD_SECONDS = 600.0
+PLAN_SECONDS = 120.0
+"""For the headers of a repository's files."""
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,17 +76,37 @@ async def model(call: Call) -> LocalModelDetails:
 
 
 class PlanBody(Strict):
-    """``context``: tokens of each request; ``parallel``: requests at the same time; absent: the configuration's."""
+    """Either ``model``, one of this machine, or ``repository``: one of the Hub, a file of one (``owner/name:Q4_K_M``,
+    ``owner/name/file.gguf``), or the address of a GGUF file; only headers are read. ``context``: tokens of each
+    request; ``parallel``: requests at the same time; absent: the configuration's."""
 
-    model: str
+    model: str | None = None
+    repository: str | None = None
     context: int | None = None
     parallel: int | None = None
     goal: Goal | None = None
 
 
-async def plan(call: Call) -> Plan:
+async def plan(call: Call) -> Plan | RepositoryPlan:
     asked: PlanBody = call.body
+    if (asked.model is None) == (asked.repository is None):
+        raise InvalidRequest("Give 'model' (of this machine) or 'repository' (of the Hub), not both.", param="model")
+    if asked.model is None:
+        return await _elsewhere(call, asked)
     return await what_if(call.services.residency, asked.model, asked.context, asked.parallel, asked.goal)
+
+
+async def _elsewhere(call: Call, asked: PlanBody) -> RepositoryPlan:
+    """In a child: headers come over the network, and the Hub's library is none of the daemon's."""
+    repository = str(asked.repository)
+    elsewhere(repository)
+    check(Request(context=asked.context, parallel=asked.parallel))
+    given = {"repository": repository, "context": asked.context, "parallel": asked.parallel, "goal": asked.goal}
+    config = call.services.router.resolved.path
+    answer = await call.services.jobs.ask(
+        "plan", {key: value for key, value in {**given, "config": config}.items() if value is not None}, PLAN_SECONDS
+    )
+    return msgspec.convert(answer, RepositoryPlan)
 
 
 class LoadBody(Strict):
@@ -137,7 +162,8 @@ async def resident(call: Call) -> Residents:
 
 
 class PullBody(Strict):
-    """``file``: a file or a quantisation of the repository; absent: the largest that the plan says fits well."""
+    """``repo``: ``owner/name``, ``owner/name:Q4_K_M`` or a page of the Hub; ``file``: a file or a quantisation of it;
+    absent: the largest that the plan says fits well."""
 
     repo: str
     file: str | None = None
@@ -154,7 +180,16 @@ class JobList(msgspec.Struct):
 async def pull(call: Call) -> Job:
     services = call.services
     resolved = services.router.resolved
-    request = {key: value for key, value in msgspec.structs.asdict(call.body).items() if value is not None}
+    asked: PullBody = call.body
+    # A name that is none starts no child and counts for nothing.
+    where = on_hub(asked.repo)
+    meant = {"repo": where.repo, "file": asked.file or where.wanted, "revision": asked.revision or where.revision}
+    if meant["file"] is not None:
+        names.repository_file(meant["file"])
+    if meant["revision"] is not None:
+        names.revision(meant["revision"])
+    check(Request(context=asked.context, parallel=asked.parallel))
+    request = {key: value for key, value in {**msgspec.structs.asdict(asked), **meant}.items() if value is not None}
     if resolved.path is not None:
         request["config"] = resolved.path
     return await services.pulls.start(request, resolved.providers["hugging_face"])
@@ -202,7 +237,14 @@ ENDPOINTS = [
         "GET", "/v1/local/models", "Local model files and their state", models, LocalModels, query=LocalModelsQuery
     ),
     Endpoint("GET", "/v1/local/models/{id}", "One local model, its facts and its plan", model, LocalModelDetails),
-    Endpoint("POST", "/v1/local/plan", "How a model would be loaded; loads nothing", plan, Plan, body=PlanBody),
+    Endpoint(
+        "POST",
+        "/v1/local/plan",
+        "How a model would be loaded; loads nothing",
+        plan,
+        (Plan, RepositoryPlan),
+        body=PlanBody,
+    ),
     Endpoint("POST", "/v1/local/load", "Load a model and wait for it", load, ResidentView, body=LoadBody),
     Endpoint("POST", "/v1/local/unload", "End a model's worker", unload, Unloaded, body=UnloadBody),
     Endpoint("GET", "/v1/local/resident", "What is loaded, and the memory there is", resident, Residents),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from hybridd._version import __version__
-from hybridd.api import local
+from hybridd.api import local, local_removal, logbook
 from hybridd.api.endpoints import Call, Endpoint, Table
 from hybridd.api.snapshot import Status, status
 from hybridd.contracts import ids
@@ -113,6 +113,7 @@ async def route(call: Call) -> Route:
     if asked.max_tokens is not None:
         body["max_tokens"] = asked.max_tokens
     request = parse("chat", body, {b"x-hybridd-user": asked.user, b"x-hybridd-tier": asked.tier}.get)
+    await call.services.router.candidates(request)  # as a call would: with a look for a file that was just put there
     choice, chosen = call.services.router.explain(request)
     estimate = None
     if chosen is not None:
@@ -378,6 +379,8 @@ TABLE = Table(
         Endpoint("GET", "/v1/plugins", "Plugin processes and connections", plugins, Plugins),
         Endpoint("POST", "/v1/feedback", "Score an answer", feedback, FeedbackStored, body=Feedback),
         Endpoint("POST", "/v1/reload", "Read the configuration again", reload, dict[str, Any], body=Nothing),
+        *logbook.ENDPOINTS,
         *local.ENDPOINTS,
+        *local_removal.ENDPOINTS,
     ]
 )

@@ -193,6 +193,8 @@ async def models(services: Services, scope: Scope, send: Send) -> None:
     """``/v1/models`` and ``/v1/models/{id}``: every ``provider:model``, and each task as ``task:NAME``."""
     entries = _model_entries(services)
     wanted = scope["path"][len("/v1/models") :].lstrip("/")
+    if wanted and wanted not in entries and await services.residency.look_again(wanted.removeprefix("local:")):
+        entries = _model_entries(services)
     if not wanted:
         await send_json(send, {"object": "list", "data": list(entries.values())})
     elif wanted in entries:

@@ -69,7 +69,7 @@ _ERROR_SCHEMA = {
 
 def document(table: Table) -> dict[str, Any]:
     """An OpenAPI 3.1 document."""
-    kinds = [kind for item in table.endpoints for kind in (item.answer, item.body, item.query) if kind is not None]
+    kinds = [kind for item in table.endpoints for kind in (*_answers(item), item.body, item.query) if kind is not None]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     of = dict(zip(map(id, kinds), schemas, strict=True))
     paths: dict[str, Any] = {path: {"post": _openai_operation(path, text)} for path, text in _OPENAI.items()}
@@ -86,11 +86,16 @@ def document(table: Table) -> dict[str, Any]:
     }
 
 
+def _answers(endpoint: Endpoint) -> tuple[Any, ...]:
+    return endpoint.answer if isinstance(endpoint.answer, tuple) else (endpoint.answer,)
+
+
 def _operation(endpoint: Endpoint, of: dict[int, dict[str, Any]], components: dict[str, Any]) -> dict[str, Any]:
+    answers = [of[id(kind)] for kind in _answers(endpoint)]
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
         "operationId": _operation_id(endpoint.method, endpoint.path),
-        "responses": _responses(of[id(endpoint.answer)]),
+        "responses": _responses(answers[0] if len(answers) == 1 else {"oneOf": answers}),
     }
     parameters = [_ID] if "{id}" in endpoint.path else []
     if endpoint.query is not None:

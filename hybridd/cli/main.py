@@ -27,6 +27,7 @@ COMMANDS = {
     "feedback": "feedback",
     "alerts": "alerts",
     "events": "events",
+    "logs": "logs",
     "tui": "tui",
     "reload": "reload",
     "models": "models",

@@ -11,7 +11,20 @@ if TYPE_CHECKING:
     from hybridd.client.async_client import AsyncChatStream, AsyncClient
     from hybridd.client.client import ChatStream, Client
     from hybridd.client.optimizer import HybridMLOptimizer
-    from hybridd.client.types import CallResult, Event, GithubLimits, Limit, ModelChoice, Rejected, Report, Usage
+    from hybridd.client.types import (
+        CallResult,
+        Event,
+        GithubLimits,
+        Job,
+        Limit,
+        LocalModel,
+        LocalModelDetails,
+        ModelChoice,
+        Rejected,
+        Report,
+        Resident,
+        Usage,
+    )
 
 _HOMES = {
     "AsyncChatStream": "async_client",
@@ -22,10 +35,14 @@ _HOMES = {
     "Event": "types",
     "GithubLimits": "types",
     "HybridMLOptimizer": "optimizer",
+    "Job": "types",
     "Limit": "types",
+    "LocalModel": "types",
+    "LocalModelDetails": "types",
     "ModelChoice": "types",
     "Rejected": "types",
     "Report": "types",
+    "Resident": "types",
     "Usage": "types",
 }
 
@@ -38,10 +55,14 @@ __all__ = [
     "Event",
     "GithubLimits",
     "HybridMLOptimizer",
+    "Job",
     "Limit",
+    "LocalModel",
+    "LocalModelDetails",
     "ModelChoice",
     "Rejected",
     "Report",
+    "Resident",
     "Usage",
 ]
 

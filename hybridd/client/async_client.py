@@ -12,11 +12,23 @@ import httpx
 
 from hybridd import locations
 from hybridd.client import http, start, streams, wire
-from hybridd.client.types import CallResult, Event, History, Limit, Message, ModelChoice, Report, RequestPage, Status
+from hybridd.client.local_async import AsyncLocalMethods
+from hybridd.client.types import (
+    CallResult,
+    Event,
+    History,
+    Limit,
+    LogPage,
+    Message,
+    ModelChoice,
+    Report,
+    RequestPage,
+    Status,
+)  # fmt: skip
 from hybridd.contracts.validation import Tier
 
 
-class AsyncClient:
+class AsyncClient(AsyncLocalMethods):
     """The daemon behind one Unix socket, for asyncio. See :class:`~hybridd.client.Client` for arguments and errors;
     with ``auto_start`` the daemon is started by ``async with`` or by :meth:`start`."""
 
@@ -49,9 +61,11 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _send(self, call: wire.Call) -> Any:
+    async def _send(self, call: wire.Call, *, seconds: float | None = None) -> Any:
+        """``seconds`` without a byte fail the call; absent: the client's timeout."""
+        patience = httpx.USE_CLIENT_DEFAULT if seconds is None else http.timeouts(seconds)
         with http.translated(self.socket):
-            response = await self._http.request(**http.arguments(call))
+            response = await self._http.request(**http.arguments(call), timeout=patience)
         http.check(response.status_code, response.content, response.headers)
         return wire.decode(response.content)
 
@@ -292,6 +306,36 @@ class AsyncClient:
 
     async def silence(self, alert_id: int, seconds: float) -> dict[str, Any]:
         return cast(dict[str, Any], await self._send(wire.silence(alert_id, seconds)))
+
+    async def logs(
+        self,
+        *,
+        level: str | None = None,
+        component: str | None = None,
+        contains: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> LogPage:
+        """What the daemon has logged since it started, newest first, one page.
+
+        Args:
+            level: this one and worse.
+            component: a logger's name, or its beginning up to a dot.
+            before: ``next`` of the page before.
+        """
+        sent = wire.get(
+            "/v1/logs",
+            level=level,
+            component=component,
+            contains=contains,
+            since=since,
+            until=until,
+            before=before,
+            limit=limit,
+        )
+        return cast(LogPage, await self._send(sent))
 
     async def events(self, kinds: Sequence[str] = ()) -> AsyncIterator[Event]:
         """A snapshot, then everything that happens, until the iterator is closed or the daemon ends it.

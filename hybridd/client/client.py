@@ -11,11 +11,23 @@ import httpx
 
 from hybridd import locations
 from hybridd.client import http, start, streams, wire
-from hybridd.client.types import CallResult, Event, History, Limit, Message, ModelChoice, Report, RequestPage, Status
+from hybridd.client.local_sync import LocalMethods
+from hybridd.client.types import (
+    CallResult,
+    Event,
+    History,
+    Limit,
+    LogPage,
+    Message,
+    ModelChoice,
+    Report,
+    RequestPage,
+    Status,
+)  # fmt: skip
 from hybridd.contracts.validation import Tier
 
 
-class Client:
+class Client(LocalMethods):
     """The daemon behind one Unix socket. Safe to share between threads; usable as a context manager.
 
     Args:
@@ -51,9 +63,11 @@ class Client:
     ) -> None:
         self.close()
 
-    def _send(self, call: wire.Call) -> Any:
+    def _send(self, call: wire.Call, *, seconds: float | None = None) -> Any:
+        """``seconds`` without a byte fail the call; absent: the client's timeout."""
+        patience = httpx.USE_CLIENT_DEFAULT if seconds is None else http.timeouts(seconds)
         with http.translated(self.socket):
-            response = self._http.request(**http.arguments(call))
+            response = self._http.request(**http.arguments(call), timeout=patience)
         http.check(response.status_code, response.content, response.headers)
         return wire.decode(response.content)
 
@@ -294,6 +308,36 @@ class Client:
 
     def silence(self, alert_id: int, seconds: float) -> dict[str, Any]:
         return cast(dict[str, Any], self._send(wire.silence(alert_id, seconds)))
+
+    def logs(
+        self,
+        *,
+        level: str | None = None,
+        component: str | None = None,
+        contains: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> LogPage:
+        """What the daemon has logged since it started, newest first, one page.
+
+        Args:
+            level: this one and worse.
+            component: a logger's name, or its beginning up to a dot.
+            before: ``next`` of the page before.
+        """
+        sent = wire.get(
+            "/v1/logs",
+            level=level,
+            component=component,
+            contains=contains,
+            since=since,
+            until=until,
+            before=before,
+            limit=limit,
+        )
+        return cast(LogPage, self._send(sent))
 
     def events(self, kinds: Sequence[str] = ()) -> Iterator[Event]:
         """A snapshot, then everything that happens, until the iterator is closed or the daemon ends it.

@@ -126,8 +126,107 @@ class History(TypedDict):
     names: NotRequired[list[str]]
 
 
+Goal = Literal["quality", "context", "throughput"]
+
+
+class LocalModel(TypedDict):
+    """One model file. ``state``: unloaded, loading, ready, draining or failed, and then ``reason`` says why;
+    ``context``: tokens of one request, as loaded or at most; ``keep_alive``: seconds it stays after a call, None: for
+    ever."""
+
+    id: str
+    path: str
+    state: str
+    bytes: int
+    architecture: str
+    quantization: str
+    kind: str
+    parameters: int
+    layers: int
+    trained_context: int
+    context: int | None
+    keep_alive: float | None
+    reason: str
+
+
+class Resident(TypedDict):
+    """One loaded (or loading) model. ``memory`` in bytes by side and part, ``measured`` or as planned; ``leaves_in``:
+    seconds until it is unloaded, None: it stays, or is busy."""
+
+    model: str
+    state: str
+    pid: int | None
+    since: float
+    in_flight: int
+    plan: dict[str, Any]
+    options: dict[str, Any] | None
+    memory: dict[str, dict[str, int]]
+    measured: bool
+    loaded: dict[str, Any]
+    load_seconds: float
+    idle_seconds: float
+    leaves_in: float | None
+    fraction: float | None
+
+
+class LocalModelDetails(TypedDict):
+    """``facts``: what its header says, None when it says nothing; ``plan``: how it would be loaded now, or is."""
+
+    model: LocalModel
+    facts: dict[str, Any] | None
+    plan: dict[str, Any] | None
+    resident: Resident | None
+
+
+class Job(TypedDict):
+    """A download or a measurement. ``state``: running, done, failed or cancelled; ``progress``: its last word about
+    itself, of a download ``{state, file, done, total, bytes_per_second}`` in bytes."""
+
+    id: str
+    kind: Literal["pull", "bench"]
+    request: dict[str, Any]
+    state: Literal["running", "done", "failed", "cancelled"]
+    started: float
+    ended: float | None
+    progress: dict[str, Any]
+    result: Any
+    error: dict[str, Any] | None
+    downloaded: int | None
+    stderr: list[str]
+
+
+class LogRecord(TypedDict):
+    """One record of the daemon's log. ``id`` grows with each; ``component``: who says it; ``provider``, ``model`` and
+    ``request`` where it names them; ``cut``: it was too long, texts of it are shortened."""
+
+    id: int
+    at: float
+    level: Literal["debug", "info", "warning", "error", "critical"]
+    component: str
+    message: str
+    provider: str | None
+    model: str | None
+    request: str | None
+    fields: dict[str, Any]
+    exception: str | None
+    cut: bool
+
+
+class LogPage(TypedDict):
+    """``logs``: newest first; ``next``: pass it as ``before`` for the following page. ``level``: less is not written;
+    ``kept``: records in memory since the daemon's start, ``lost``: those that had to make room for newer ones."""
+
+    logs: list[LogRecord]
+    next: int | None
+    level: str
+    kept: int
+    lost: int
+    first: int | None
+    oldest: float | None
+
+
 class Event(TypedDict):
     seq: int
     at: float
-    kind: Literal["snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "dropped"]
+    kind: Literal["snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "log", "dropped"]
     data: Any

@@ -183,6 +183,19 @@ def error_of(status: int, payload: bytes, retry_after: str | None = None) -> err
     )
 
 
+def job_error(job: Mapping[str, Any]) -> errors.HybriddError:
+    """The exception for a job that failed or was cancelled: what its code stands for, and else a provider's."""
+    told: Mapping[str, Any] = job.get("error") or {}
+    code = str(told.get("code") or job.get("state") or "failed")
+    kind = _by_code().get(code, errors.ProviderError)
+    return kind(
+        str(told.get("message") or f"job {job.get('id')} ended as {job.get('state')}"),
+        code=code,
+        retry_after=told.get("retry_after"),
+        details=told.get("details"),
+    )
+
+
 def _by_code() -> dict[str, type[errors.HybriddError]]:
     known: dict[str, type[errors.HybriddError]] = {}
     waiting: list[type[errors.HybriddError]] = [errors.HybriddError]

@@ -25,6 +25,8 @@ HEARTBEAT_SECONDS = 5.0
 MAX_MESSAGE_BYTES = 40 * 1024 * 1024
 DEFAULT_CREDIT_BYTES = 256 * 1024
 TOKEN_VARIABLE = "HYBRIDD_PLUGIN_TOKEN"  # noqa: S105  # the name of an environment variable, not a secret
+HELD_VARIABLE = "HYBRIDD_PLUGIN_HELD"
+"""Set for a process that is started before its turn: it connects once a byte comes on its standard input."""
 
 Sent = Literal["no", "maybe", "yes"]
 # What went wrong, from the router's point of view. `rate_limited`, `unavailable`, `timeout`, `overloaded` may work

@@ -86,7 +86,8 @@ class AttemptView(Struct):
 
 
 class RequestView(Struct):
-    """One recorded request; ``choice`` and ``attempts`` only when asked for one by id."""
+    """One recorded request; ``choice``, ``calls`` and ``score`` (the last it was given, -1 to 1) only when one is asked
+    for by id. ``fell_back``: in a list, why the last candidate that was passed over did not answer."""
 
     id: str
     at: float
@@ -109,6 +110,8 @@ class RequestView(Struct):
     client: str | None = None
     choice: ModelChoice | None = None
     calls: list[AttemptView] | None = None
+    fell_back: str | None = None
+    score: float | None = None
 
 
 class AlertView(Struct):
@@ -162,3 +165,40 @@ class PluginView(Struct):
     version: str | None = None
     reason: str = ""
     stderr: list[str] = []
+
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+"""Levels of the log and how bad they are, as numbers of the standard library."""
+
+
+class LogView(Struct):
+    """One record of the daemon's log, without keys. ``id`` grows with each, over restarts too; ``component``: who says
+    it (``hybridd.plugin.groq``: what the plugin groq said or wrote to standard error). ``provider``, ``model`` and
+    ``request`` (an id of ``/v1/requests``) where the record names them; ``exception``: the trace, without local
+    variables; ``cut``: the record was too long, texts of it are shortened."""
+
+    id: int
+    at: float
+    level: Literal["debug", "info", "warning", "error", "critical"]
+    component: str
+    message: str
+    provider: str | None = None
+    model: str | None = None
+    request: str | None = None
+    fields: dict[str, Any] = {}
+    exception: str | None = None
+    cut: bool = False
+
+
+class LogPage(Struct):
+    """``logs``: newest first; ``next``: pass it as ``before`` for the following page, None: there is none. ``level``:
+    records below it are not written at all. Of the daemon's run ``kept`` records are held, from the one with the id
+    ``first``, of ``oldest`` (UTC seconds), on; ``lost`` had to make room for newer ones."""
+
+    logs: list[LogView]
+    next: int | None
+    level: str
+    kept: int
+    lost: int
+    first: int | None
+    oldest: float | None

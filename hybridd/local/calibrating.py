@@ -67,6 +67,11 @@ async def calibrate(asked: Asked) -> AsyncIterator[dict[str, Any]]:
     facts = (await inspect([path]))[path]
     if isinstance(facts, str):
         raise InvalidRequest(facts, param="model")
+    if facts.kind != "text":
+        raise InvalidRequest(
+            f"{asked.model} writes no answers ({facts.kind}): texts go through it whole, nothing is left to choose.",
+            param="model",
+        )
     facts = msgspec.structs.replace(facts, id=asked.model)
     machine = await asyncio.to_thread(look)
     planned = plan(facts, machine, Request(vram_limit=asked.vram_limit))
@@ -94,7 +99,8 @@ def conclude(
 ) -> Calibration:
     """The finding that the measured candidates amount to."""
     measured = msgspec.convert(result["measured"], list[Measured], strict=False)
-    chosen = calibration.best(measured)
+    verdict = calibration.judge(measured)
+    chosen = verdict.chosen
     return Calibration(
         machine=machine.machine_id,
         model=facts.id,
@@ -113,6 +119,9 @@ def conclude(
         type_v=options.type_v,
         threads=result["threads"],
         seconds=result["seconds"],
+        noise=round(verdict.noise, 4),
+        gain=round(verdict.gain, 4),
+        kept=chosen is measured[0],
     )
 
 

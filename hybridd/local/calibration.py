@@ -23,8 +23,9 @@ from hybridd.local.types import LoadOptions, Memory, Plan
 
 WIDTHS = (1, 2, 4, 8)
 MICRO_BATCHES = (512, 128, 256, 1024, 2048)
-_NOISE = 1.03
-"""A finding replaces the plan's own choice only when it is this much faster: repeated measurements differ by 2 %."""
+_NOISE = 0.03
+"""A finding replaces the plan's own choice only when it saves this share of the time, and more where the figures are
+noisier: on a machine at rest repeated measurements differ by 2 %."""
 _ENOUGH = 0.95
 """Of the highest throughput: the narrowest batch that reaches it is the best width."""
 _PROMPT, _ANSWER = 1024, 256
@@ -34,17 +35,28 @@ _MOST = 200
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """One candidate. Speeds in tokens per second; ``decode_per_second`` by the sequences in a batch, all together."""
+    """One candidate. Speeds in tokens per second; ``decode_per_second`` by the sequences in a batch, all together. The
+    spreads say how far repetitions lay from the figure, as a share of it; ``rounds``: how often all was measured."""
 
     flash_attention: bool
     micro_batch: int
     prefill_per_second: float
     decode_per_second: dict[int, float]
+    prefill_spread: float = 0.0
+    decode_spread: dict[int, float] = {}
+    rounds: int = 1
 
     def seconds(self) -> float:
         """What one request of 1,024 tokens with an answer of 256 takes."""
         alone = self.decode_per_second[min(self.decode_per_second)]
         return _PROMPT / max(1e-9, self.prefill_per_second) + _ANSWER / max(1e-9, alone)
+
+    def noise(self) -> float:
+        """By what share of itself :meth:`seconds` may be off, going by the spreads of the figures it is made of."""
+        alone = min(self.decode_per_second)
+        prompt = _PROMPT / max(1e-9, self.prefill_per_second) * self.prefill_spread
+        answer = _ANSWER / max(1e-9, self.decode_per_second[alone]) * self.decode_spread.get(alone, 0.0)
+        return (prompt + answer) / max(1e-9, self.seconds())
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,29 +80,54 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     type_v: str = "f16"
     threads: int = 0
     seconds: float = 0.0
+    noise: float = 0.0
+    """Share by which the figures that decided may be off."""
+    gain: float = 0.0
+    """Share of a request's time that the fastest candidate saves against the plan's own choice."""
+    kept: bool = False
+    """The plan's own choice stays: nothing was faster, or not by more than the noise."""
 
 
 class _Document(msgspec.Struct):
     calibrations: list[Calibration] = []
 
 
-def best(measured: Sequence[Measured]) -> Measured:
-    """The fastest by :meth:`Measured.seconds`; the first one (the plan's own) unless another is clearly faster.
+class Verdict(msgspec.Struct, frozen=True):
+    """``chosen``: what loads get; ``fastest``: what measured fastest, by ``gain`` of the time of the plan's own choice.
+    ``noise``: the share by which the two may be off, at least 3 %."""
+
+    chosen: Measured
+    fastest: Measured
+    gain: float
+    noise: float
+
+
+def judge(measured: Sequence[Measured]) -> Verdict:
+    """The fastest by :meth:`Measured.seconds`; the first one (the plan's own) unless another is faster by more than the
+    noise of both.
 
     Raises:
         ValueError: nothing was measured.
     """
     if not measured:
         raise ValueError("nothing was measured")
-    fastest = min(measured, key=Measured.seconds)
-    return fastest if fastest.seconds() * _NOISE < measured[0].seconds() else measured[0]
+    own, fastest = measured[0], min(measured, key=Measured.seconds)
+    gain = 1 - fastest.seconds() / max(1e-9, own.seconds())
+    noise = max(_NOISE, own.noise() + (fastest.noise() if fastest is not own else 0.0))
+    return Verdict(fastest if gain > noise else own, fastest, gain, noise)
 
 
 def width(measured: Measured) -> int:
-    """How many sequences a batch should have: the fewest that reach 95 % of the highest throughput. On some cards
-    (GTX 16xx) and processors a wide batch is slower than one sequence alone."""
+    """How many sequences a batch should have: the fewest that reach 95 % of the highest throughput, as far as the
+    spread of their figures lets one say. On some cards (GTX 16xx) and processors a wide batch is slower than one
+    sequence alone."""
     most = max(measured.decode_per_second.values())
-    return min(count for count, rate in measured.decode_per_second.items() if rate >= _ENOUGH * most)
+    enough = (
+        count
+        for count, rate in measured.decode_per_second.items()
+        if rate * (1 + measured.decode_spread.get(count, 0.0)) >= _ENOUGH * most
+    )
+    return min(enough)
 
 
 def candidates(facts: ModelFacts, plan: Plan) -> list[dict[str, Any]]:

@@ -5,12 +5,13 @@ Apart from `gguf`, because the daemon reads files on disk only and must not load
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote, unquote, urlsplit
 
 from hybridd.local import gguf
 from hybridd.local.gguf import Gguf
+from hybridd.local.http_link import Link
 from hybridd.local.http_source import HttpSource
-from hybridd.local.sources import Source
 
 
 def open_url(url: str, *, token: str | None = None) -> Gguf:
@@ -25,7 +26,23 @@ def open_url(url: str, *, token: str | None = None) -> Gguf:
     """
     folder, slash, name = urlsplit(url).path.rpartition("/")
 
-    def source(part: str) -> Source:
-        return HttpSource(urlsplit(url)._replace(path=f"{folder}{slash}{quote(part)}").geturl(), token=token)
+    def address(part: str) -> str:
+        return urlsplit(url)._replace(path=f"{folder}{slash}{quote(part)}").geturl()
 
-    return gguf.read_parts(unquote(name), source)
+    return open_parts(unquote(name), address, token=token)
+
+
+def open_parts(name: str, address: Callable[[str], str], *, token: str | None = None, link: Link | None = None) -> Gguf:
+    """The model whose file is called ``name``, with all its parts, over one connection.
+
+    Args:
+        name: of the file, without a folder.
+        address: the URL of a file by such a name.
+        token: sent to the host of that URL and to no other.
+        link: connections of earlier models; absent: new ones.
+
+    Raises:
+        BadGguf, NotFound, SourceError: as :func:`hybridd.local.gguf.open_model`.
+    """
+    shared = link or Link()
+    return gguf.read_parts(name, lambda part: HttpSource(address(part), token=token, link=shared))

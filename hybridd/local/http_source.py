@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import re
-import socket
-import ssl
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hybridd._version import __version__
 from hybridd.errors import HybriddError, NotFound
+from hybridd.local.http_link import Link
+from hybridd.local.names import shown_url
 from hybridd.local.sources import SourceError
 
 if TYPE_CHECKING:
@@ -24,6 +18,7 @@ MAX_REQUESTS = 64
 MAX_REDIRECTS = 5
 FIRST_BYTES = 256 * 1024
 MAX_AHEAD = 4 * 1024 * 1024
+SKIPPED_BYTES = 4096
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({400, 401, 403, 404, 410})  # what a signed address answers once it is too old
 _CALLERS = frozenset({401, 403, 429})  # refusals that the caller can do something about; they keep their status
@@ -34,7 +29,8 @@ _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 class HttpSource:
     """A file on a web server, read by ranges, bounded in bytes, requests and time.
 
-    Reads ahead, a little at first and then more, up to 4 MiB, so that a header of some megabytes takes few requests.
+    Reads ahead, a little at first and then more, up to 4 MiB, so that a header of some megabytes takes few requests,
+    over one connection as long as the server keeps it.
     ``token`` goes to the host, port and scheme of ``url`` and to no other, wherever a redirect leads.
 
     Args:
@@ -42,8 +38,9 @@ class HttpSource:
         token: a bearer token.
         max_bytes: of all bodies together.
         max_requests: redirects count.
-        timeout: seconds without a byte.
+        timeout: seconds without a byte; those of ``link`` when it is given.
         deadline: seconds for one range, with its redirects and its body.
+        link: the connections, when several files of a server are read one after the other.
 
     Raises:
         NotFound: the server has no such file.
@@ -59,9 +56,10 @@ class HttpSource:
         max_requests: int = MAX_REQUESTS,
         timeout: float = 15.0,
         deadline: float = 60.0,
+        link: Link | None = None,
     ) -> None:
         self._url = _checked_url(url)
-        self.name = shown(url)
+        self.name = shown_url(url)
         self._token = token
         if token and self._url.scheme == "http" and not _LOOPBACK.fullmatch(self._url.host):
             raise SourceError(f"{self.name} is http, not https: the token would be readable on the way.")
@@ -69,7 +67,8 @@ class HttpSource:
             raise SourceError(f"The token for {self.name} has characters that no token has.")
         self._bytes_left, self._requests_left = max_bytes, max_requests
         self._max_bytes, self._max_requests = max_bytes, max_requests
-        self._timeout, self._deadline = timeout, deadline
+        self._deadline = deadline
+        self._link = link or Link(timeout)
         self._location: httpx.URL | None = None
         self._etag: str | None = None
         self._size: int | None = None
@@ -113,7 +112,7 @@ class HttpSource:
     def _ask(self, url: httpx.URL, offset: int, end: int) -> bytes | None:
         """Follows redirects; None when the remembered address of an earlier one is no longer good."""
         trusted = _origin(url) == _origin(self._url)
-        with _client(self._timeout, self._deadline, self.name) as client:
+        with self._link.within(self._deadline, self.name):
             for _ in range(MAX_REDIRECTS + 1):
                 if self._requests_left <= 0:
                     raise SourceError(f"{self.name} takes more than {self._max_requests} requests to read.")
@@ -121,8 +120,9 @@ class HttpSource:
                 headers = {"Range": f"bytes={offset}-{end - 1}"}
                 if self._token and trusted:
                     headers["Authorization"] = f"Bearer {self._token}"
-                with client.stream("GET", url, headers=headers) as response:
+                with self._link.get(url, headers) as response:
                     if response.status_code in _REDIRECTS:
+                        self._skip(response)
                         url = _redirect(url, response.headers.get("location", ""), self.name)
                         # A host that was left once does not get the token back: who sent us here chose the path.
                         trusted = trusted and _origin(url) == _origin(self._url)
@@ -133,6 +133,12 @@ class HttpSource:
                     self._location = url
                     return data
         raise SourceError(f"{self.name} redirects more than {MAX_REDIRECTS} times.")
+
+    def _skip(self, response: httpx.Response) -> None:
+        """Reads a short body to its end, so that the connection can be kept; a long one ends it."""
+        declared = response.headers.get("content-length", "")
+        if declared.isdigit() and len(declared) < 6 and int(declared) <= SKIPPED_BYTES:
+            self._bytes_left -= sum(len(part) for part in response.iter_raw())
 
     def _body(self, response: httpx.Response, offset: int, end: int) -> bytes:
         if response.status_code != 206:
@@ -175,23 +181,15 @@ class HttpSource:
         return last - first + 1
 
 
-def shown(url: str) -> str:
-    """A URL for messages: without its query, which may be a signature, and without a user."""
-    bare = url.partition("#")[0].partition("?")[0]
-    scheme, slashes, rest = bare.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}" if slashes else bare
-
-
 def _checked_url(url: str) -> httpx.URL:
     import httpx
 
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
-        raise SourceError(f"{shown(url)} is no URL: {error}.") from None
+        raise SourceError(f"{shown_url(url)} is no URL: {error}.") from None
     if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.userinfo:
-        raise SourceError(f"{shown(url)} is no http or https URL without a user in it.")
+        raise SourceError(f"{shown_url(url)} is no http or https URL without a user in it.")
     return parsed
 
 
@@ -203,9 +201,11 @@ def _redirect(url: httpx.URL, location: str, name: str) -> httpx.URL:
     except (httpx.InvalidURL, ValueError):
         target = None
     if not location or target is None or target.scheme not in {"http", "https"} or not target.host or target.userinfo:
-        raise SourceError(f"{name} redirects to {shown(location)[:200]!r}, which is no http or https URL.")
+        raise SourceError(f"{name} redirects to {shown_url(location)[:200]!r}, which is no http or https URL.")
     if url.scheme == "https" and target.scheme != "https":
-        raise SourceError(f"{name} redirects from https to http ({shown(str(target))[:200]}); that is not followed.")
+        raise SourceError(
+            f"{name} redirects from https to http ({shown_url(str(target))[:200]}); that is not followed."
+        )
     return target
 
 
@@ -230,51 +230,3 @@ def _refusal(response: httpx.Response, name: str) -> HybriddError:
         retry_after=float(wait) if wait.isdigit() and len(wait) < 7 else None,
         status=status if status in _CALLERS else None,
     )
-
-
-@functools.cache
-def _certificates(_file: str | None, _folder: str | None) -> ssl.SSLContext:
-    """The authorities that are trusted, by the environment's word on them; reading them takes 10 to 40 ms."""
-    import httpx
-
-    return httpx.create_ssl_context()
-
-
-@contextmanager
-def _client(timeout: float, deadline: float, name: str) -> Iterator[httpx.Client]:
-    """A client whose connections are cut at the deadline: a server that drips a byte now and then never times out."""
-    import httpx
-
-    sockets: list[socket.socket] = []
-    late = threading.Event()
-
-    def cut() -> None:
-        late.set()
-        for one in sockets:
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # closed already
-
-    def watch(event: str, info: dict[str, Any]) -> None:
-        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
-            found = info["return_value"].get_extra_info("socket")
-            if isinstance(found, socket.socket):
-                sockets.append(found)
-
-    timer = threading.Timer(deadline, cut)
-    timer.daemon = True
-    timer.start()
-    places = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    headers = {"Accept-Encoding": "identity", "User-Agent": f"hybridd/{__version__}"}
-    try:
-        with httpx.Client(verify=_certificates(*places), timeout=timeout, headers=headers) as client:
-            client.event_hooks["request"].append(lambda request: request.extensions.update(trace=watch))
-            yield client
-    except (httpx.HTTPError, OSError, ValueError) as error:
-        if late.is_set():
-            raise SourceError(f"{name} was not read within {deadline:g} s.") from None
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise SourceError(f"{name} cannot be read: {reason}.") from None
-    finally:
-        timer.cancel()

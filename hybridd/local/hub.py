@@ -15,7 +15,7 @@ from hybridd._version import __version__
 from hybridd.config.settings import HuggingFaceSettings
 from hybridd.errors import ConfigError
 from hybridd.local import names
-from hybridd.local.hub_errors import HubError, endpoint, explain
+from hybridd.local.hub_errors import HubError, explain
 from hybridd.local.hub_models import Choice, RepoFile, RepoModel, Repository, choose, group, pick
 
 __all__ = ["Choice", "Found", "Hub", "RepoFile", "RepoModel", "Repository", "choose", "group", "pick", "token_of"]
@@ -52,7 +52,7 @@ class Hub:
             raise ConfigError(
                 "huggingface_hub is not installed; install the extra: hybridd[local]", code="missing_extra"
             ) from error
-        self.endpoint = endpoint()
+        self.endpoint = names.endpoint()
         self.token = token
         self._api = HfApi(
             endpoint=self.endpoint, token=token or False, library_name="hybridd", library_version=__version__

@@ -26,10 +26,10 @@ code                         meaning
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from hybridd.errors import ProviderError
+from hybridd.local.names import endpoint
 
 _ADVICE = (
     "a token is needed: make one on the Hub under Settings, Access Tokens, and put it into the environment variable "
@@ -60,11 +60,6 @@ class HubError(ProviderError):
         super().__init__(
             message, code=code, status=_STATUS.get(code, 502), retry_after=retry_after, details=details
         )  # fmt: skip
-
-
-def endpoint() -> str:
-    """``HF_ENDPOINT``, or the public Hub."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def explain(error: Exception, repo: str, *, has_token: bool, file: str = "") -> HubError:
@@ -98,7 +93,7 @@ def _of_status(error: Any, repo: str, file: str, *, has_token: bool) -> HubError
     status: int = error.response.status_code
     page = f"{endpoint()}/{repo}"
     if isinstance(error, hub.GatedRepoError):
-        return _gated(repo, page, status, has_token=has_token)
+        return gated(repo, page, status, has_token=has_token)
     if isinstance(error, hub.RevisionNotFoundError):
         return HubError("revision_not_found", f"{repo} has no such branch, tag or commit; see {page}/tree/main")
     if isinstance(error, hub.RemoteEntryNotFoundError):
@@ -119,7 +114,8 @@ def _of_status(error: Any, repo: str, file: str, *, has_token: bool) -> HubError
     return HubError("bad_answer", f"{endpoint()} answered with HTTP status {status} about {repo}")
 
 
-def _gated(repo: str, page: str, status: int, *, has_token: bool) -> HubError:
+def gated(repo: str, page: str, status: int, *, has_token: bool) -> HubError:
+    """``page``: where its conditions are accepted; ``status``: of the answer, 401 or 403."""
     if not has_token or status == 401:
         how = f"accept its conditions at {page}, then {_ADVICE}"
     else:

@@ -78,7 +78,7 @@ def group(files: Iterable[RepoFile]) -> tuple[list[RepoModel], list[str]]:
         lowered = stem.lower()
         if "imatrix" in lowered:
             continue  # statistics for quantising, no model
-        kind = "projector" if lowered.startswith("mmproj") else "model"
+        kind = "projector" if "mmproj" in lowered else "model"
         size = tuple(known[one] for one in parts) if part else (file,)
         models.append(RepoModel(part[0] if part else stem, label, size, kind))
     return sorted(models, key=lambda model: (-model.bytes, model.name)), incomplete

@@ -1,4 +1,5 @@
-"""Long work in child processes: downloads and measurements. The daemon starts, watches, shows and ends them.
+"""Work in child processes: downloads and measurements, which are jobs that the daemon starts, watches, shows and ends;
+and questions, whose answer one caller waits for.
 
 A child reads one JSON request from its standard input and writes JSON lines: progress, and last ``{"result": …}`` or
 ``{"error": {"code", "message"}}``. It dies with the daemon. The last fifty jobs are remembered, in memory.
@@ -28,15 +29,21 @@ import msgspec
 from hybridd import locations
 from hybridd.bus import EventBus
 from hybridd.clocks import NS, Clock
-from hybridd.errors import HybriddError, NotFound
+from hybridd.errors import DeadlineExceeded, HybriddError, InvalidRequest, NotFound
 
 logger = logging.getLogger("hybridd.jobs")
 
 JobKind = Literal["pull", "bench"]
 JobState = Literal["running", "done", "failed", "cancelled"]
-MODULES: dict[JobKind, str] = {"pull": "hybridd.local.pull", "bench": "hybridd.local.calibrating"}
+MODULES: dict[str, str] = {
+    "pull": "hybridd.local.pull",
+    "bench": "hybridd.local.calibrating",
+    "plan": "hybridd.local.plan_child",
+}
 KEPT = 50
 MAX_RUNNING = 4
+MAX_ASKED = 2
+"""Questions at once."""
 LINE_BYTES = 4 * 1024 * 1024
 STOP_SECONDS = 5.0
 STDERR_LINES = 20
@@ -69,6 +76,13 @@ class Job(msgspec.Struct):
     stderr: list[str] = []
 
 
+class Refused(HybriddError):
+    """What a child has said against a question, with the code and the status that it gave."""
+
+    code = "refused"
+    http_status = 502
+
+
 class Jobs:
     """Every running job and the last ones that ended. On the event loop."""
 
@@ -80,6 +94,7 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._cancelled: set[str] = set()
+        self._asked: set[asyncio.Task[Any]] = set()
         self._count = 0
         self._closed = False
 
@@ -120,6 +135,37 @@ class Jobs:
         self._publish(job)
         return job
 
+    async def ask(self, kind: Literal["plan"], request: dict[str, Any], seconds: float) -> Any:
+        """The result of a child that is no job: nobody else sees it, and it ends with the caller.
+
+        Raises:
+            TooManyJobs: as many questions are open as may.
+            DeadlineExceeded: no answer within ``seconds``.
+            Refused: the child's own error, or how it ended.
+        """
+        if self._closed or len(self._asked) >= MAX_ASKED:
+            raise TooManyJobs(f"{len(self._asked)} such questions are open; at most {MAX_ASKED} may.", retry_after=5.0)
+        self._count += 1
+        asked = Job(f"{kind}-{self._count}", "pull", request, "running", self._clock.wall_ns() / NS)
+        task = asyncio.get_running_loop().create_task(self._follow(asked, MODULES[kind]), name=asked.id)
+        self._asked.add(task)
+        try:
+            async with asyncio.timeout(seconds):
+                await task
+        except TimeoutError:
+            raise DeadlineExceeded(f"there was no answer within {seconds:g} s") from None
+        except OSError as error:
+            raise Refused(f"its program cannot be run: {error}", code="not_started") from error
+        finally:
+            self._asked.discard(task)
+            self._signal(asked.id, signal.SIGKILL)
+            child = self._children.pop(asked.id, None)
+            if child is not None:
+                await child.wait()
+        if asked.result is None:
+            raise _refused(asked.error or {})
+        return asked.result
+
     async def cancel(self, job_id: str) -> Job:
         """Ends it; what it has written so far stays. Returns when it has ended."""
         job = self.get(job_id)
@@ -135,12 +181,14 @@ class Jobs:
 
     async def close(self) -> None:
         self._closed = True
+        for task in self._asked:
+            task.cancel()
         await asyncio.gather(*(self.cancel(job_id) for job_id in list(self._tasks)))
 
     async def _run(self, job: Job, on_end: Finish | None) -> None:
         state: JobState = "failed"
         try:
-            await self._follow(job)
+            await self._follow(job, MODULES[job.kind])
             if job.error is None and job.result is not None:
                 state = "done"
         except OSError as error:
@@ -159,11 +207,11 @@ class Jobs:
                 self._cancelled.discard(job.id)
                 self._publish(job)
 
-    async def _follow(self, job: Job) -> None:
+    async def _follow(self, job: Job, module: str) -> None:
         """The child from its start to its end."""
         environ = dict(os.environ if self._environ is None else self._environ)
         environ["PYTHONPATH"] = str(locations.plugins_dir().parent)
-        arguments = ("-I", "-S", str(_LAUNCHER), str(os.getpid()), sys.executable, "-m", MODULES[job.kind])
+        arguments = ("-I", "-S", str(_LAUNCHER), str(os.getpid()), sys.executable, "-m", module)
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
@@ -222,7 +270,8 @@ class Jobs:
             job.error = said["error"]
         else:
             job.progress = said
-            self._publish(job)
+            if job.id in self._jobs:
+                self._publish(job)
 
     def _signal(self, job_id: str, number: signal.Signals) -> None:
         child = self._children.get(job_id)
@@ -233,6 +282,21 @@ class Jobs:
     def _publish(self, job: Job) -> None:
         if self._bus.wanted("job"):
             self._bus.publish("job", msgspec.to_builtins(job))
+
+
+def _refused(said: dict[str, Any]) -> HybriddError:
+    """What a child wrote as its error. What is wrong with the request is ours to say; the rest is another's."""
+    status, wait = said.get("status"), said.get("retry_after")
+    known = isinstance(status, int) and 400 <= status <= 599
+    kind = InvalidRequest if known and status in {400, 404, 409, 413} else Refused
+    return kind(
+        str(said.get("message") or "it ended without an answer"),
+        code=str(said.get("code") or "refused"),
+        status=status if known else None,
+        param=said.get("param"),
+        retry_after=float(wait) if isinstance(wait, (int, float)) else None,
+        details=said.get("details"),
+    )
 
 
 async def _drain(child: asyncio.subprocess.Process, last_words: deque[str]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from hybridd import locations
 from hybridd.config import gguf_files
 from hybridd.config.settings import Settings
-from hybridd.errors import NotFound
+from hybridd.errors import InvalidRequest, NotFound
 from hybridd.local import index, names
 
 
@@ -93,9 +93,13 @@ def find(all_models: Sequence[Model], name: str) -> Model:
     """The model that ``name`` (an id, an alias, ``local:<id>``, a file name, or a path to it) means.
 
     Raises:
+        InvalidRequest: an empty name.
         NotFound: none, or several; with the nearest names.
     """
-    wanted = name.removeprefix("local:")
+    wanted = name.removeprefix("local:").strip()
+    if not wanted:
+        # A shell's variable that is not set must not mean whatever has no name.
+        raise InvalidRequest("No model is named. `hybridd models list` shows all.", param="model")
     for model in all_models:
         if wanted in {model.id, *model.aliases}:
             return model
@@ -103,7 +107,7 @@ def find(all_models: Sequence[Model], name: str) -> Model:
     folded = wanted.lower().removesuffix(".gguf")
     hits = [model for model in all_models if "/" in wanted and os.path.realpath(model.path) == real]
     hits = hits or [model for model in all_models if folded in {one.lower() for one in (model.id, *model.aliases)}]
-    hits = hits or [model for model in all_models if folded == (model.repo or "").lower()]
+    hits = hits or [model for model in all_models if model.repo and folded == model.repo.lower()]
     if len(hits) == 1:
         return hits[0]
     known = [one for model in all_models for one in (model.id, *model.aliases)]

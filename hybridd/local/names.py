@@ -28,6 +28,11 @@ _QUANTIZATION = re.compile(
 MAX_PARTS = 999
 
 
+def endpoint() -> str:
+    """The Hub's address: ``HF_ENDPOINT``, or the public one."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
 def repository(name: str) -> str:
     """``owner/name`` (or the Hub's few bare names), unchanged.
 
@@ -35,7 +40,7 @@ def repository(name: str) -> str:
         InvalidRequest: anything else.
     """
     if not _REPO.fullmatch(name) or "--" in name or ".." in name or name.endswith(".git"):
-        raise InvalidRequest(f"{name!r} is no repository; it looks like owner/name", param="repo")
+        raise InvalidRequest(f"{name!r} is no repository; one looks like owner/name.", param="repo")
     return name
 
 
@@ -48,7 +53,10 @@ def repository_file(path: str) -> str:
     parts = path.split("/")
     plain = path.isprintable() and "\\" not in path and len(path.encode("utf-8", "replace")) <= 1024
     if not plain or any(part in {"", ".", ".."} or len(part.encode("utf-8", "replace")) > 240 for part in parts):
-        raise InvalidRequest(f"{path!r} is no file inside a repository", param="file")
+        raise InvalidRequest(
+            f"{path!r} is no file inside a repository; one looks like folder/name.gguf, a quantisation like Q4_K_M.",
+            param="file",
+        )
     return path
 
 
@@ -60,7 +68,7 @@ def revision(name: str) -> str:
     """
     parts = name.split("/")
     if not _REVISION.fullmatch(name) or any(part in {"", ".", ".."} or part.startswith(".") for part in parts):
-        raise InvalidRequest(f"{name!r} is no branch, tag or commit", param="revision")
+        raise InvalidRequest(f"{name!r} is no branch, tag or commit; one looks like main or v1.0.", param="revision")
     return name
 
 
@@ -116,6 +124,14 @@ def quantization(file_name: str) -> str:
     part = split_part(stem)
     found = _QUANTIZATION.findall(part[0] if part else stem)
     return str(found[-1]).upper().replace("FP16", "F16").replace("FP32", "F32") if found else ""
+
+
+def shown_url(url: str) -> str:
+    """A URL for messages: without its query, which may be a signature, and without a user."""
+    bare = url.partition("#")[0].partition("?")[0]
+    scheme, slashes, rest = bare.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}" if slashes else bare
 
 
 def is_inside(folder: Path, path: Path) -> bool:

@@ -8,7 +8,7 @@ more, and more memory never makes it worse (:func:`quality_key`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,10 +21,10 @@ from hybridd.local.machine import MachineFacts
 from hybridd.local.memory import estimate
 from hybridd.local.plan_estimate import Estimator
 from hybridd.local.plan_search import Found, Room, Search, Shortage
-from hybridd.local.plan_space import Request, Space, Step, block_count, space, steps
+from hybridd.local.plan_space import MAX_SEQUENCES, Request, Space, Step, block_count, space, steps
 from hybridd.local.types import Alternative, Memory, Plan, Target
 
-__all__ = ["Request", "plan", "quality_key", "ram_budget"]
+__all__ = ["Request", "check", "plan", "quality_key", "ram_budget"]
 
 _STEP = 1 << 20
 _RESERVE_SHARE = 16
@@ -50,20 +50,21 @@ def ram_budget(machine: MachineFacts) -> int:
 
 
 def plan(
-    facts: ModelFacts, machine: MachineFacts, request: Request | None = None, *, margin: int = 0, replaced: int = 0
-) -> Plan:
+    facts: ModelFacts, machine: MachineFacts, request: Request | None = None, *, margin: int = 0,
+    replaced: int | Mapping[int, int] = 0,
+) -> Plan:  # fmt: skip
     """The best plan for the request's goal; ``options`` is None when nothing fits, with the reasons.
 
     Args:
         margin: bytes to keep free on the target's side, learned from earlier loads.
-        replaced: bytes that the model to be replaced gives back: on the GPU (``request.gpu``, or the first) where
-            there is one, in memory otherwise.
+        replaced: bytes that the models to be replaced give back, by the index of their GPU; a number: on the GPU
+            (``request.gpu``, or the first) where there is one, in memory otherwise.
 
     Raises:
         InvalidRequest: a wish below 1.
     """
     request = request or Request()
-    _check(request)
+    check(request)
     if facts.kind not in {"text", "embedding"} or not facts.layers:
         return _nothing(facts, request, [reasons.no_model(facts)], Memory())
     sites = _sites(facts, machine, request, margin, replaced)
@@ -102,21 +103,31 @@ def quality_key(plan: Plan) -> tuple[int, ...]:
     return (1, *(step.worth(values[step.dimension]) for step in steps(plan.goal, plan.layers)))
 
 
-def _check(request: Request) -> None:
+def check(request: Request) -> None:
+    """Raises InvalidRequest: a wish that no model could ever be loaded with."""
     for name in ("context", "parallel", "micro_batch"):
         value = getattr(request, name)
         if value is not None and value < 1:
             raise InvalidRequest(f"{name} is {value}; it must be at least 1.", param=name)
+    if request.parallel is not None and request.parallel > MAX_SEQUENCES:
+        raise InvalidRequest(
+            f"parallel is {request.parallel}; llama.cpp answers {MAX_SEQUENCES} requests at the same time at most.",
+            param="parallel",
+        )
 
 
-def _sites(facts: ModelFacts, machine: MachineFacts, request: Request, margin: int, replaced: int) -> list[Site]:
+def _sites(
+    facts: ModelFacts, machine: MachineFacts, request: Request, margin: int, replaced: int | Mapping[int, int]
+) -> list[Site]:
     """Usable GPUs, the freest first, then the processor."""
     gpus = [gpu for gpu in usable_gpus(machine) if request.gpu in {None, gpu.index}]
     threads = machine.physical_cores
     ram = ram_budget(machine) if request.ram_limit is None else min(ram_budget(machine), request.ram_limit)
     found = []
+    first = request.gpu if request.gpu is not None else machine.gpus[0].index if gpus else 0
+    returned = {first: replaced} if isinstance(replaced, int) else replaced
     for gpu in gpus:
-        back = replaced if gpu.index == (request.gpu if request.gpu is not None else machine.gpus[0].index) else 0
+        back = returned.get(gpu.index, 0)
         budget = min(gpu.total, gpu.free + back)
         if request.vram_limit is not None:
             budget = min(budget, request.vram_limit - request.reserved)
@@ -126,7 +137,7 @@ def _sites(facts: ModelFacts, machine: MachineFacts, request: Request, margin: i
         found.append(Site("gpu", budget, room, space(facts, request, gpu=gpu.index, threads=threads), gpu))
     found.sort(key=lambda site: -site.budget)
     if request.allow_cpu or not found:
-        ram += 0 if gpus else replaced
+        ram += 0 if gpus else sum(returned.values())
         alone = space(facts, request, gpu=None, threads=threads)
         found.append(Site("cpu", ram, Room(device=None, host=ram - margin), alone))
     return found
@@ -175,7 +186,7 @@ def _does_not_fit(
     request: Request,
     outcomes: list[tuple[Site, Found | Shortage]],
     margin: int,
-    replaced: int,
+    replaced: int | Mapping[int, int],
 ) -> Plan:
     """Why not, and what would fit if a hard wish were dropped."""
     said = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from hybridd.contracts.units import size
 from hybridd.local.facts import ModelFacts
 from hybridd.local.gpus import Gpu
 from hybridd.local.machine import MachineFacts
@@ -15,13 +16,6 @@ _GTX_16 = re.compile(r"\bGTX 16\d\d\b")
 _USERS_SHOWN = 3
 
 
-def size(value: int) -> str:
-    """``210 MiB``, ``3.4 GiB``."""
-    if abs(value) >= 10 << 30:
-        return f"{value / 2**30:,.1f} GiB"
-    return f"{-(-value // 2**20):,} MiB"
-
-
 def chosen(
     plan: Plan, facts: ModelFacts, machine: MachineFacts, request: Request, gpu: Gpu | None, space: Space, found: Found
 ) -> list[str]:
@@ -29,6 +23,9 @@ def chosen(
     options = found.options
     blocked = {one.dimension: one.shortage for one in found.blocked}
     said = [_layers(options, plan.layers, gpu, blocked.get("layers"))]
+    if gpu is not None and len(machine.gpus) > 1:
+        which = f"{gpu.name} (number {gpu.index}), with {size(gpu.free)} free"
+        said.append(f"Of {len(machine.gpus)} GPUs it is loaded on {which}; its process sees no other.")
     said.append(_context(plan, facts, request, space, blocked.get("context")))
     if cached(facts):
         said.append(_cache(options, space, request, blocked.get("kv")))
@@ -153,6 +150,8 @@ def _context(plan: Plan, facts: ModelFacts, request: Request, space: Space, shor
         each = f", shared by up to {options.sequences} sequences"
     text = f"Context of {tokens:,} tokens{each}"
     if request.context is not None:
+        if tokens < request.context:
+            return f"{text}: the model has no positions for the {request.context:,} that were asked for."
         if tokens > most:
             return f"{text}, as asked: the model was trained for {most:,} only, answers beyond that may be poor."
         return f"{text}, as asked."

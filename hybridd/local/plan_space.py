@@ -16,6 +16,8 @@ FLOOR = 4_096
 WANTED = 8_192
 SHARE_FLOOR = 2_048
 """Of each of several parallel sequences."""
+MAX_SEQUENCES = 256
+"""llama.cpp's LLAMA_MAX_SEQ: no context is made for more."""
 _STEP = 1_024
 _SMALL = (256, 512, 1_024, 2_048)
 _UNKNOWN_TRAINED = 4_096
@@ -87,11 +89,15 @@ class Space(Struct, frozen=True, kw_only=True):
     def options(self, choice: Choice) -> LoadOptions:
         context, sequences = self.context[choice.context], self.sequences[choice.sequences]
         type_k, type_v = self.kv[choice.kv]
-        micro = context if self.whole_batch else self.micro_batch[choice.micro_batch]
+        # llama.cpp shares an encoder's batch out evenly among the sequences, and aborts where that leaves a rest.
+        micro = -(-context // sequences) * sequences if self.whole_batch else self.micro_batch[choice.micro_batch]
         return LoadOptions(
             gpu_layers=choice.layers,
             context=context if self.shared else context * sequences,
             sequences=sequences,
+            # Cells of their own keep a sequence's attention off those of others: 5-16 % more tokens/s at 2 to 8 callers
+            # on 2 cores. A GPU would read its weights once more for each gap between the sequences at work.
+            unified=self.shared or sequences == 1 or choice.layers > 0,
             type_k=type_k,
             type_v=type_v,
             flash_attention=self.flash,
@@ -171,9 +177,10 @@ def trained(facts: ModelFacts) -> int:
 
 
 def _contexts(facts: ModelFacts, request: Request) -> tuple[int, ...]:
-    if request.context is not None:
-        return (request.context,)
     most = trained(facts)
+    if request.context is not None:
+        # llama.cpp aborts where a table of learned positions ends; turned ones (RoPE) only get worse.
+        return (min(request.context, most) if facts.learned_positions else request.context,)
     if request.goal != "context" or facts.kind == "embedding":
         most = min(most, WANTED)
     candidates = [size for size in _SMALL if size < most]

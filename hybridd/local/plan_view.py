@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
+from hybridd.contracts.units import size
 from hybridd.local.facts import ModelFacts
 from hybridd.local.gpus import Gpu
 from hybridd.local.machine import MachineFacts
-from hybridd.local.plan_reasons import blocks_on_gpu, size
+from hybridd.local.plan_reasons import blocks_on_gpu
 from hybridd.local.plan_space import cached
-from hybridd.local.types import LoadOptions, MemoryUse, Plan
-
-Fit = Literal["gpu", "partly", "memory", "no"]
+from hybridd.local.types import Fit, LoadOptions, MemoryUse, Plan
 
 _FIT = {"gpu": "on the GPU", "partly": "partly on the GPU", "memory": "in memory", "no": "does not fit"}
 # Part of a bar → its sign, and the one for terminals that show ASCII only. One column each, on every terminal.

@@ -32,6 +32,8 @@ from hybridd.config.settings import Settings
 from hybridd.errors import HybriddError, InvalidRequest
 from hybridd.local import index, library, names
 from hybridd.local.download import Fetched, fetch, patiently
+from hybridd.local.facts import facts_of
+from hybridd.local.gguf import open_model
 from hybridd.local.hub import Choice, Hub, RepoModel, Repository, choose, pick, token_of
 from hybridd.local.hub_cache import Cache, held
 from hybridd.local.hub_errors import HubError
@@ -52,9 +54,9 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Branch, tag or commit; absent: ``main``."""
     context: int | None = None
     parallel: int | None = None
-    goal: Goal = "quality"
+    goal: Goal | None = None
     vram_limit_mb: int | None = None
-    """These four are for the plan; the limit's default is ``local.vram_limit_mb``."""
+    """These four are for the plan; absent: as the configuration says."""
     cache_dir: str | None = None
     """Absent: ``hugging_face.cache_dir`` of the configuration."""
     config: str | None = None
@@ -113,6 +115,8 @@ def pull(request: Request, settings: Settings, out: Output) -> dict[str, Any]:
     Raises:
         HybriddError: with a stable code; see :mod:`hybridd.local.hub_errors`.
     """
+    if request.file is not None:
+        names.repository_file(request.file)
     root = locations.resolve(request.cache_dir or settings.hugging_face.cache_dir)
     cache = Cache(root, request.repo)
     hub = Hub(token_of(settings.hugging_face))
@@ -132,6 +136,7 @@ def pull(request: Request, settings: Settings, out: Output) -> dict[str, Any]:
         "model": model_name(Path(model.files[0].path)),
         "quantization": model.quantization,
         "bytes": model.bytes,
+        "left": [one.files[0].path for one in repository.models if one.kind == "projector"],
         "choice": {"reasons": choice.reasons, "passed_over": choice.passed_over},
     }
     if request.dry_run:
@@ -147,8 +152,18 @@ def pull(request: Request, settings: Settings, out: Output) -> dict[str, Any]:
         {"file": one.file.path, "bytes": one.blob.stat().st_size, "sha256": one.sha256, "resumed": one.resumed}
         for one in fetched
     ]
+    answer["problem"] = _problem(fetched[0].pointer, answer["model"])
     answer["hidden_by"] = _other_of_that_name(answer["model"], fetched[0].pointer, settings, root)
     return {**answer, "files": listed, "path": str(fetched[0].pointer), "downloaded": out.downloaded}
+
+
+def _problem(file: Path, model: str) -> str | None:
+    """Why what has arrived, just as the Hub announced it, cannot be loaded; None: its headers are a model's."""
+    try:
+        facts_of(open_model(file), model, str(file))
+    except HybriddError as error:
+        return error.message
+    return None
 
 
 def _other_of_that_name(model: str, pointer: Path, settings: Settings, root: Path) -> str | None:
@@ -188,22 +203,25 @@ def _missing_bytes(cache: Cache, model: RepoModel) -> int:
 
 def _chosen(request: Request, settings: Settings, hub: Hub, repository: Repository, out: Output) -> Choice:
     if request.file:
-        return Choice(pick(repository, request.file), ("asked for by name",))
+        named = pick(repository, request.file)
+        if named.kind == "projector":
+            raise InvalidRequest(
+                f"{named.files[0].path} is no model but a projector for images, which local models do not look at.",
+                param="file", code="not_a_model",
+            )  # fmt: skip
+        return Choice(named, ("asked for by name",))
     models = [model for model in repository.models if model.kind == "model"]
     if len(models) == 1:
         return Choice(models[0], ("the only model of the repository",))
     out.state("choosing", request.repo)
     # Imported here: a pull by name needs neither the planner nor what it needs.
-    from hybridd.local.plan_space import Request as Wish
+    from hybridd.local.planning import request_of
     from hybridd.local.remote_plan import Planner
 
-    limit = request.vram_limit_mb or settings.local.vram_limit_mb
-    wish = Wish(
-        goal=request.goal,
-        context=request.context or settings.local.context,
-        parallel=request.parallel,
-        vram_limit=limit << 20,
-    )
+    wish = request_of(
+        settings, goal=request.goal, context=request.context, parallel=request.parallel,
+        vram_limit_mb=request.vram_limit_mb,
+    )  # fmt: skip
     planner = Planner(hub, repository, wish)
     return choose(models, planner.plan, has_gpu=planner.has_gpu)
 

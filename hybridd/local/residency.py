@@ -9,7 +9,6 @@ for their processes and their video memory to be gone, looks again, and only the
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +20,13 @@ from hybridd.contracts import protocol as wire
 from hybridd.contracts.views import PluginView, ProviderStateName
 from hybridd.errors import DeadlineExceeded, NotFound, Overloaded, ProviderError
 from hybridd.local import residency_policy as policy
+from hybridd.local import residency_seen as seen
+from hybridd.local.residency_expiry import Expiries
+from hybridd.local.residency_leaving import Leaving, tidy_later
 from hybridd.local.residency_loads import Loads, Running
 from hybridd.local.residency_models import Known, Shelf
 from hybridd.local.residency_pauses import Pause
 from hybridd.local.residency_ports import Ports
-from hybridd.local.residency_room import memory_of
 from hybridd.local.residency_timing import ResidencyTiming, WorkerTiming
 from hybridd.local.residency_worker import Worker
 from hybridd.providers import Hub
@@ -56,14 +57,14 @@ class Residency:
         self._timing = timing
         self._spec: ProviderSpec | None = None
         self._workers: dict[str, Worker] = {}
-        self._leaving: dict[Worker, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._expiries: dict[str, asyncio.TimerHandle] = {}
+        self._expiries = Expiries(self.keep_alive, self._expired)
         self._scanner: asyncio.Task[None] | None = None
         self._scanned_at = float("-inf")
         self._scanning = asyncio.Lock()
         self._closed = False
         self._loads = Loads(self, hub, clock, ports, timing, worker_timing)
+        self.leaving = Leaving(self._loads.room, timing.vram, self._start, self.refresh)
         hub.add_fleet(PROVIDER, self)
 
     # -- the fleet and its configuration
@@ -71,7 +72,7 @@ class Residency:
     @property
     def workers(self) -> list[Worker]:
         """Every process of ours that is not buried yet."""
-        return [*self._workers.values(), *self._leaving]
+        return [*self._workers.values(), *self.leaving.workers]
 
     @property
     def closed(self) -> bool:
@@ -105,8 +106,7 @@ class Residency:
         self._closed = True
         for task in (*self._tasks, *self._loads.tasks):
             task.cancel()
-        for timer in self._expiries.values():
-            timer.cancel()
+        self._expiries.close()
         await asyncio.gather(*(worker.stop(grace, drain=0.0) for worker in self.workers), return_exceptions=True)
         await asyncio.gather(*self._tasks, *self._loads.tasks, return_exceptions=True)
 
@@ -178,6 +178,10 @@ class Residency:
             )
         return known
 
+    def refusal(self, model: str) -> ProviderError | None:
+        known = self.shelf.known.get(model)
+        return None if known is None else self._loads.pauses.standing(known)
+
     def register(self, session: Session, params: wire.Register) -> None:
         worker = session.process
         assert isinstance(worker, Worker)
@@ -213,24 +217,11 @@ class Residency:
         )  # fmt: skip
 
     def state(self) -> tuple[ProviderStateName, str, bool]:
-        if not self.shelf.known:
-            places = " or ".join(str(folder) for folder in self.shelf.folders) or "the configuration"
-            return "not_configured", f"no GGUF file in {places}", False
-        troubles = [f"{model}: {pause.reason}" for model, pause in self._loads.pauses.all.items()]
-        reason = "; ".join(troubles)
-        states = {worker.state for worker in self._workers.values()}
-        if "ready" in states:
-            return "ready", reason, bool(troubles)
         loading = [running.text for running in self._loads.running.values()]
-        if loading:
-            return "starting", "; ".join(loading), bool(troubles)
-        return "idle", reason, bool(troubles)
+        return seen.provider_state(self.shelf, self._workers.values(), loading, self._loads.pauses.all)
 
     def plugin_views(self) -> list[PluginView]:
-        live = [worker.view(PROVIDER) for worker in self.workers]
-        shown = {view.name for view in live}
-        failed = [pause.view(PROVIDER, model) for model, pause in self._loads.pauses.all.items() if pause.alert]
-        return [*live, *(view for view in failed if view.name not in shown)]
+        return seen.plugin_views(self.workers, self._loads.pauses.all, PROVIDER)
 
     # -- what the API shows and asks
 
@@ -298,80 +289,44 @@ class Residency:
 
     async def let_go(self, worker: Worker, why: str) -> None:
         """Ends a worker: drained, stopped; returns when its process is gone and its video memory is back."""
-        leaving = self._leaving.get(worker)
-        if leaving is None:
-            if self._workers.get(worker.model) is worker:
-                del self._workers[worker.model]
-            logger.info("unloading %s: %s", worker.model, why)
-            leaving = self._leaving[worker] = self._start(self._goodbye(worker))
-        await asyncio.shield(leaving)
-
-    async def settled(self) -> None:
-        """Waits for whoever is leaving: their memory is not free before."""
-        if self._leaving:
-            await asyncio.wait(set(self._leaving.values()))
-
-    async def _goodbye(self, worker: Worker) -> None:
-        try:
-            held, room = memory_of(worker).device.total, self._loads.room
-            before = await room.look(self.workers) if held else None
-            await worker.stop()
-            options = worker.plan.options
-            gpu, late = options.gpu if options is not None else 0, self._timing.vram
-            if before is not None and not await room.vram_back(before, gpu, held, late):
-                logger.warning("the video memory of %s is not back after %g s", worker.model, late)
-        finally:
-            self._leaving.pop(worker, None)
-            if not self._closed:
-                self._hub.fleet_changed(PROVIDER)
-            _tidy_later()
+        everybody = self.workers
+        if self._workers.get(worker.model) is worker:
+            del self._workers[worker.model]
+        self._expiries.forget(worker)
+        await self.leaving.let_go(worker, why, everybody)
 
     def changed(self, worker: Worker) -> None:
         """A worker's state, progress or last call changed."""
         if worker.state in ("failed", "gone") and self._workers.get(worker.model) is worker:
             del self._workers[worker.model]
-            if worker.state == "failed" and worker.load_seconds:
-                self._loads.crashed(worker)
-            _tidy_later()
+            self._expiries.forget(worker)
+            if worker.state == "failed" and not self._closed:
+                self.leaving.died(worker, [one for one in self.workers if one.alive])
+                if worker.load_seconds:
+                    self._loads.crashed(worker)
+            tidy_later()
         if worker.state == "ready" and not worker.in_flight:
             self._set_expiry(worker)
         if self._closed:
             return
         self._hub.fleet_changed(PROVIDER)
         if self._bus.wanted("plugin"):
-            view = worker.view(PROVIDER)
+            view = seen.plugin_view(worker, PROVIDER)
             self._bus.publish("plugin", {"key": view.name, "event": "state", "plugin": view})
 
     # -- inside
 
     def _set_expiry(self, worker: Worker) -> None:
-        """The model leaves when it has not been used for as long as its keep-alive says."""
-        timer = self._expiries.pop(worker.model, None)
-        if timer is not None:
-            timer.cancel()
-        keep = self.keep_alive(worker)
-        if keep != policy.FOREVER and not self._closed:
-            loop = asyncio.get_running_loop()
-            at = max(loop.time(), worker.last_used + keep)
-            self._expiries[worker.model] = loop.call_at(at, self._expire, worker)
+        if not self._closed and self._workers.get(worker.model) is worker:
+            self._expiries.set(worker)
 
     def keep_alive(self, worker: Worker) -> float:
         """Seconds it stays after its last call: what the last request asked for, else the configuration's."""
         asked = worker.keep_alive
         return asked if asked is not None else policy.keep_alive_of(None, self.shelf.wanted(worker.model).keep_alive)
 
-    def _expire(self, worker: Worker) -> None:
-        self._expiries.pop(worker.model, None)
-        if self._workers.get(worker.model) is not worker or worker.state != "ready":
-            return
-        loop = asyncio.get_running_loop()
-        if worker.busy:
-            if not worker.in_flight:  # promised, not begun: look again when the promise has lapsed
-                self._expiries[worker.model] = loop.call_later(1.0, self._expire, worker)
-        elif loop.time() - worker.last_used + 0.001 >= self.keep_alive(worker):
-            self._start(self.let_go(worker, "idle"))
-        else:
-            self._set_expiry(worker)
+    def _expired(self, worker: Worker) -> None:
+        self._start(self.let_go(worker, "idle"))
 
     async def _scan_often(self) -> None:
         while True:
@@ -391,9 +346,3 @@ class Residency:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("residency: %s", error, exc_info=error)
-
-
-def _tidy_later() -> None:
-    """What a worker leaves behind (transports, sessions, tracebacks) hangs together in cycles. The daemon's collector
-    runs so rarely that fifty loads grew the process by 2.5 MB; asked for, it takes a few milliseconds."""
-    asyncio.get_running_loop().call_later(0.5, gc.collect)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hybridd.contracts import protocol as wire
@@ -14,19 +15,27 @@ if TYPE_CHECKING:
 
 
 class Heartbeat:
-    """At most one question is open at a time. A hang is told to the worker as a violation."""
+    """At most one question is open at a time. A hang is told to the worker as a violation, a new speed with
+    ``on_change``."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, on_change: Callable[[Worker], None]) -> None:
         self._worker = worker
+        self._on_change = on_change
+        self._speed = 0.0
         self._state = policy.Beat()
         self._timer: asyncio.TimerHandle | None = None
         self._asking = False
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens per second of all open calls together, as last asked; None: nothing is open, or only just."""
+        return self._speed if self._speed and self._worker.in_flight else None
 
     def begin(self) -> None:
         """A call was opened. Harmless when it beats already."""
         if self._timer is None and not self._asking:
             loop = asyncio.get_running_loop()
-            self._state = policy.Beat(moved_at=loop.time())
+            self._state, self._speed = policy.Beat(moved_at=loop.time()), 0.0
             self._timer = loop.call_later(self._worker.timing.probe_every, self._ask)
 
     def end(self) -> None:
@@ -58,6 +67,10 @@ class Heartbeat:
             return
         why = policy.hang(self._state, loop.time(), misses=timing.probe_misses, seconds=timing.hang)
         if why is None:
+            speed = (details or {}).get("tokens_per_second")
+            if isinstance(speed, (int, float)) and speed > 0:
+                self._speed = float(speed)
+                self._on_change(worker)
             self._timer = loop.call_later(timing.probe_every, self._ask)
         else:
             worker.violated(why, hung=True)

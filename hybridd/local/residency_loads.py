@@ -18,7 +18,8 @@ from hybridd.local.plan import usable_gpus
 from hybridd.local.residency_models import Known
 from hybridd.local.residency_pauses import Pauses
 from hybridd.local.residency_ports import Ports
-from hybridd.local.residency_room import Room, Shrink, measured_memory, memory_of
+from hybridd.local.residency_room import Room, Shrink, held_on, measured_memory
+from hybridd.local.residency_starter import Starter
 from hybridd.local.residency_timing import ResidencyTiming, WorkerTiming
 from hybridd.local.residency_worker import LoadError, Worker
 from hybridd.local.types import Cause, Memory, Plan
@@ -38,6 +39,7 @@ class Running:
         self.known = known
         self.phase = "waiting for its turn"
         self.worker: Worker | None = None
+        self.starter = Starter()
         self.waiters = 0
         self.task: asyncio.Task[Worker] | None = None
         self.given_up = "hybridd is stopping"
@@ -114,7 +116,7 @@ class Loads:
         self.pauses.check(known)
         running = self.running[known.id] = Running(known)
         running.task = asyncio.get_running_loop().create_task(self._load(running), name=f"load {known.id}")
-        running.task.add_done_callback(lambda task: self._over(known.id, task))
+        running.task.add_done_callback(lambda task: self._over(running, task))
         return running
 
     def give_up(self, model: str, why: str, *, again: bool = False) -> asyncio.Task[Worker] | None:
@@ -174,10 +176,12 @@ class Loads:
             self._hub.providers["local"], self._residency.changed, self._worker_timing,
         )  # fmt: skip
         worker.signature = self._signature(known.id)
+        worker.found = machine
+        worker.beside = held_on(machine, [one for one in self._residency.workers if one.alive])
         running.worker = worker
         self._residency.add(worker)
         try:
-            await worker.load()
+            await worker.load(running.starter)
         except BaseException:
             running.worker = None
             raise
@@ -213,6 +217,10 @@ class Loads:
         facts = self._facts(running.known)
         wanted = self._residency.shelf.wanted(running.known.id)
         while True:
+            dead = self._residency.leaving.awaited
+            if dead:
+                running.phase = f"waiting for the memory of {', '.join(dead)} to be free again"
+                await self._residency.leaving.vacated()
             running.phase = "being planned"
             workers = [worker for worker in self._residency.workers if worker.alive]
             machine = await self.room.look(workers)
@@ -226,6 +234,7 @@ class Loads:
                 raise self._does_not_fit(running.known, plan)
             if not placement.evict:
                 return plan, machine
+            await running.starter.ahead(self._context(plan, machine), self._process(running.known, plan))
             await self._evict(running, workers, placement, machine)
 
     async def _evict(
@@ -233,12 +242,12 @@ class Loads:
     ) -> None:
         leaving = [worker for worker in workers if worker.model in placement.evict]
         running.phase = f"waiting for {', '.join(placement.evict)} to leave"
-        freed = sum(memory_of(worker).device.total for worker in leaving)
+        # Each waits for its own memory; of several on one GPU all of it must be back.
+        freed = held_on(machine, leaving)
+        wanted = {gpu: machine.gpus[gpu].free + size * 9 // 10 for gpu, size in freed.items()}
         why = f"{running.known.id} needs the room"
         await asyncio.gather(*(self._residency.let_go(worker, why) for worker in leaving))
-        options = placement.plan.options
-        gpu = options.gpu if options is not None else 0
-        if not await self.room.vram_back(machine, gpu, freed, self._timing.vram):
+        if not await self.room.vram_back(machine, wanted, self._timing.vram):
             logger.warning("video memory of ended workers is not back after %g s", self._timing.vram)
 
     async def _wait_for_busy(self, running: Running, workers: list[Worker], placement: policy.Placement) -> None:
@@ -307,6 +316,7 @@ class Loads:
             "quantization": facts.quantization if facts is not None else "",
             "layers": plan.layers,
             "slots": plan.options.sequences,
+            "positions": facts.trained_context if facts is not None and facts.learned_positions else 0,
         }
         return ProcessPlan(
             key=f"local:{known.id}",
@@ -327,8 +337,10 @@ class Loads:
         wanted = msgspec.structs.replace(self._residency.shelf.wanted(model), keep_alive=None, max_loaded=None)
         return (known.path, known.stamp, wanted, spec.command)
 
-    def _over(self, model: str, task: asyncio.Task[Worker]) -> None:
+    def _over(self, running: Running, task: asyncio.Task[Worker]) -> None:
+        model = running.known.id
         self.running.pop(model, None)
+        running.starter.drop()
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, ProviderError):
             logger.error("loading %s: %s", model, error, exc_info=error)
         if not self._residency.closed:

@@ -78,24 +78,25 @@ class Pauses:
         ProviderError: the model has failed and is not tried again yet.
         """
         pause = self.all.get(known.id)
-        if pause is None:
-            return
-        if pause.stamp != known.stamp:
+        if pause is not None and pause.stamp != known.stamp:
             del self.all[known.id]
-        elif pause.until > asyncio.get_running_loop().time():
+        if self._lasts(known):
             raise self.refusal(known.id)
+
+    def standing(self, known: Known) -> ProviderError | None:
+        """The refusal that a call of this model would get now; None: it would be loaded, as far as is known."""
+        if self._lasts(known):
+            return self.refusal(known.id)
+        return _refused(known.id, "bad_file", known.problem, policy.FOREVER) if known.problem else None
+
+    def _lasts(self, known: Known) -> bool:
+        pause = self.all.get(known.id)
+        return pause is not None and pause.stamp == known.stamp and pause.until > asyncio.get_running_loop().time()
 
     def refusal(self, model: str) -> ProviderError:
         """The error for whoever asks while the pause lasts."""
         pause = self.all[model]
-        left = pause.until - asyncio.get_running_loop().time()
-        then = "tried again when its file changes" if pause.until == policy.FOREVER else f"tried again in {left:.0f} s"
-        return ProviderError(
-            f"{model} is not loaded for now ({pause.cause}): {pause.reason.rstrip('.')}; {then}",
-            code=f"load_{pause.cause}",
-            status=503,
-            retry_after=None if pause.until == policy.FOREVER else max(0.0, left),
-        )
+        return _refused(model, pause.cause, pause.reason, pause.until - asyncio.get_running_loop().time())
 
     def _set(
         self, model: str, stamp: Stamp, cause: Cause, reason: str, delay: float, failures: int, *, alert: bool
@@ -110,3 +111,14 @@ class Pauses:
             since=self._clock.wall_ns() / NS,
         )
         self._on_change()
+
+
+def _refused(model: str, cause: Cause, reason: str, left: float) -> ProviderError:
+    """``left``: seconds of the pause."""
+    then = "tried again when its file changes" if left == policy.FOREVER else f"tried again in {left:.0f} s"
+    return ProviderError(
+        f"{model} is not loaded for now ({cause}): {reason.rstrip('.')}; {then}",
+        code=f"load_{cause}",
+        status=503,
+        retry_after=None if left == policy.FOREVER else max(0.0, left),
+    )

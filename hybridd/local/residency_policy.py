@@ -18,6 +18,7 @@ from hybridd.local.types import Cause, LoadOptions, Plan
 # A context that is enough for ordinary work: no idle model leaves only to make a new one's larger than this.
 COMFORTABLE_CONTEXT = 8192
 FOREVER = float("inf")
+LONGEST_KEEP_ALIVE = 10 * 365 * 86_400.0  # no timer is set for longer
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001}
 _DURATION = re.compile(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 
@@ -196,7 +197,7 @@ def keep_alive_of(value: Any, default: float | None) -> float:
     seconds = _seconds(value)
     if seconds is None:
         raise ValueError(f'keep_alive is a duration like "5m" or a number of seconds, not {value!r}')
-    return FOREVER if seconds < 0 else seconds
+    return FOREVER if seconds < 0 or seconds > LONGEST_KEEP_ALIVE else seconds
 
 
 def _seconds(value: Any) -> float | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +28,13 @@ logger = logging.getLogger("hybridd.local")
 
 class Plans(Protocol):
     def __call__(
-        self, facts: ModelFacts, machine: MachineFacts, request: Request, *, margin: int = 0, replaced: int = 0
+        self,
+        facts: ModelFacts,
+        machine: MachineFacts,
+        request: Request,
+        *,
+        margin: int = 0,
+        replaced: int | Mapping[int, int] = 0,
     ) -> Plan: ...
 
 

@@ -6,13 +6,14 @@ Planning runs in a thread (it looks at the driver, and searches); the answers ar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from hybridd.local import residency_policy as policy
 from hybridd.local.facts import ModelFacts
+from hybridd.local.gpus import Gpu
 from hybridd.local.machine import MachineFacts
 from hybridd.local.plan import ram_budget, usable_gpus
 from hybridd.local.plan_space import Request
@@ -62,6 +63,7 @@ class Room:
         """The plan for a model beside ``workers``, and who of them has to leave for it."""
         now = asyncio.get_running_loop().time()
         memory = {worker.model: memory_of(worker) for worker in workers}
+        places = {worker.model: gpu_of(worker, machine) for worker in workers}
         residents = [
             policy.Resident(
                 worker.model,
@@ -78,7 +80,7 @@ class Room:
         def planned(gone: Sequence[policy.Resident]) -> Plan:
             leaving = {one.model for one in gone}
             stay = [used for model, used in memory.items() if model not in leaving]
-            left = [used for model, used in memory.items() if model in leaving]
+            left = [(places[model], used) for model, used in memory.items() if model in leaving]
             if wanted.max_loaded is not None and len(stay) >= wanted.max_loaded:
                 reason = f"at most {wanted.max_loaded} models may be loaded at the same time (local.max_loaded)"
                 return _refused(facts, request, reason)
@@ -100,40 +102,70 @@ class Room:
         request: Request,
         margin: int,
         stay: Sequence[Memory],
-        left: Sequence[Memory],
+        left: Sequence[tuple[int | None, Memory]],
         ram_limit: int | None,
     ) -> Plan:
         """Weights are mapped from their file: the kernel counts those pages as available, though a model that stays
-        needs them; and one that leaves gives back only what it has beside them."""
-        private = sum(used.host.total - used.host.weights for used in left)
+        needs them; and one that leaves gives back only what it has beside them. ``left``: with the GPU it is on."""
+        private = sum(used.host.total - used.host.weights for _, used in left)
         available = machine.ram_available - sum(used.host.weights for used in stay)
-        if usable_gpus(machine):
-            available, back = available + private, sum(used.device.total for used in left)
-        else:
-            back = private
+        gpus = bool(usable_gpus(machine))
+        back: int | dict[int, int] = private
+        if gpus:
+            available, back = available + private, _by_gpu(left)
         if ram_limit is not None:
             reserve = machine.ram_available - ram_budget(machine)
-            here = ram_limit - sum(used.host.total for used in stay) + reserve - (0 if usable_gpus(machine) else back)
+            here = ram_limit - sum(used.host.total for used in stay) + reserve - (0 if gpus else private)
             available = min(available, here)
         seen = replace(machine, ram_available=max(0, available))
         held = replace(request, reserved=sum(used.device.total for used in stay))
         return self._ports.plan(facts, seen, held, margin=margin, replaced=back)
 
-    async def vram_back(self, before: MachineFacts, gpu: int, freed: int, timeout: float) -> bool:
-        """Waits until a GPU has about ``freed`` bytes more than it had ``before``: the driver gives a dead process's
-        memory back a moment after its end."""
-        if gpu >= len(before.gpus) or freed <= 0:
+    async def vram_back(self, before: MachineFacts, wanted: Mapping[int, int], timeout: float) -> bool:
+        """Waits until each GPU (by its place in ``before``) has ``wanted`` bytes free: the driver gives a dead
+        process's memory back a moment after its end. False: not within ``timeout`` seconds."""
+        if not wanted:
             return True
-        wanted = before.gpus[gpu].free + freed * 9 // 10
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while True:
             now = await self.look(())
-            if gpu < len(now.gpus) and now.gpus[gpu].free >= wanted:
+            if all(_free(now, before.gpus[gpu], gpu) >= size for gpu, size in wanted.items()):
                 return True
             if loop.time() >= deadline:
                 return False
             await asyncio.sleep(VRAM_POLL_SECONDS)
+
+
+def _free(now: MachineFacts, gpu: Gpu, place: int) -> int:
+    """What is free now of a GPU that had this ``place`` in an earlier list; -1: it is not there."""
+    same = next((one for one in now.gpus if gpu.uuid and one.uuid == gpu.uuid), None)
+    if same is None and not gpu.uuid and place < len(now.gpus):
+        same = now.gpus[place]
+    return -1 if same is None else same.free
+
+
+def gpu_of(worker: Worker, machine: MachineFacts) -> int | None:
+    """The place in ``machine.gpus`` of the GPU a worker was planned for; None: it is on none that is there."""
+    plan = worker.plan
+    if plan.options is None or plan.target != "gpu":
+        return None
+    if plan.gpu_uuid:
+        return next((place for place, gpu in enumerate(machine.gpus) if gpu.uuid == plan.gpu_uuid), None)
+    return plan.options.gpu if plan.options.gpu < len(machine.gpus) else None
+
+
+def held_on(machine: MachineFacts, workers: Iterable[Worker]) -> dict[int, int]:
+    """Bytes that workers hold of each GPU, by its place in ``machine.gpus``."""
+    return _by_gpu((gpu_of(worker, machine), memory_of(worker)) for worker in workers)
+
+
+def _by_gpu(used: Iterable[tuple[int | None, Memory]]) -> dict[int, int]:
+    held: dict[int, int] = {}
+    for gpu, memory in used:
+        if gpu is not None and memory.device.total > 0:
+            held[gpu] = held.get(gpu, 0) + memory.device.total
+    return held
 
 
 def request_of(wanted: Wanted, shrink: Shrink) -> Request:

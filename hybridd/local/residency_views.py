@@ -42,7 +42,8 @@ class LocalModel(Struct):
 
 class ResidentView(Struct):
     """One loaded (or loading) model. Bytes, seconds; ``memory`` is ``measured`` or as planned; ``idle_seconds`` since
-    its last call, ``leaves_in`` until its keep-alive ends it (None: it stays, or is busy)."""
+    its last call, ``leaves_in`` until its keep-alive ends it (None: it stays, or is busy). ``tokens_per_second``: of
+    all its calls together, a few seconds ago at most; None: it answers nobody, or not for long enough."""
 
     model: str
     state: str
@@ -58,6 +59,7 @@ class ResidentView(Struct):
     idle_seconds: float
     leaves_in: float | None
     fraction: float | None = None
+    tokens_per_second: float | None = None
 
 
 class GpuFigures(Struct):
@@ -144,7 +146,7 @@ def _model(residency: Residency, known: Known) -> LocalModel:
     if running is not None:
         state, reason = "loading", running.text
     elif worker is not None:
-        state = "draining" if worker.state == "draining" else "ready"
+        state, reason = ("ready", "") if worker.state == "ready" else ("draining", worker.reason)
     elif known.problem or (pause is not None and pause.until > asyncio.get_running_loop().time()):
         state, reason = "failed", known.problem or (pause.reason if pause is not None else "")
     info = residency.models()[known.id]
@@ -186,4 +188,5 @@ def _resident(residency: Residency, worker: Worker) -> ResidentView:
         idle_seconds=round(idle, 3),
         leaves_in=None if leaves is None else round(leaves, 3),
         fraction=worker.fraction,
+        tokens_per_second=worker.heartbeat.speed,
     )

@@ -16,20 +16,21 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from hybridd.clocks import NS, Clock
 from hybridd.contracts import protocol as wire
-from hybridd.contracts.views import PluginView
 from hybridd.local import residency_policy as policy
+from hybridd.local.machine import MachineFacts
 from hybridd.local.residency_beat import Heartbeat
+from hybridd.local.residency_promises import Promises
+from hybridd.local.residency_starter import Starter
 from hybridd.local.residency_timing import WorkerTiming
 from hybridd.local.types import Cause, Plan
 from hybridd.providers.calls import InFlight
 from hybridd.providers.session import Session
-from hybridd.providers.spawn import Child, ProcessPlan, SpawnContext, SpawnFailed, spawn
+from hybridd.providers.spawn import Child, ProcessPlan, SpawnContext, SpawnFailed
 
 logger = logging.getLogger("hybridd.local")
 
@@ -49,7 +50,8 @@ class Worker:
     """Implements :class:`hybridd.providers.fleet.OwnedProcess`, and counts its calls as in flight.
 
     ``on_change(worker)`` is called after every change of state and when its last open call has ended. ``total`` counts
-    the provider's calls.
+    the provider's calls. ``found``: the machine as it was just before the load, and ``beside`` what our other workers
+    held of each GPU then (bytes by its place in that list).
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Worker:
         self.last_used = 0.0
         self.keep_alive: float | None = None
         self.signature: object = None
+        self.found: MachineFacts | None = None
+        self.beside: Mapping[int, int] = {}
         self.session: Session | None = None
         self.info: wire.ModelInfo | None = None
         self._process = process
@@ -83,16 +87,16 @@ class Worker:
         self._on_change = on_change
         self.timing = timing
         self._in_flight = 0
-        self._promises: deque[float] = deque()
+        self._promises = Promises(timing.promise)
         self._token: str | None = None
-        self._version: str | None = None
+        self.version: str | None = None
         self._child: Child | None = None
         self._stderr: list[str] = []
         self._failure: wire.Failure | None = None
         self._violation = ""
         self._sign_at = 0.0
         self._news: asyncio.Future[None] | None = None
-        self._heartbeat = Heartbeat(self)
+        self.heartbeat = Heartbeat(self, on_change)
         self._life: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._hurry = False
@@ -139,9 +143,9 @@ class Worker:
         now = asyncio.get_running_loop().time()
         self.last_used = now
         if value:
-            if begins and self._promises:
-                self._promises.popleft()
-            self._heartbeat.begin()
+            if begins:
+                self._promises.keep()
+            self.heartbeat.begin()
         else:
             self._notice()
             self._on_change(self)
@@ -149,28 +153,16 @@ class Worker:
     @property
     def busy(self) -> bool:
         """A call is open, or was promised its place a moment ago."""
-        now = asyncio.get_running_loop().time()
-        while self._promises and self._promises[0] <= now:
-            self._promises.popleft()
-        return self._in_flight > 0 or bool(self._promises)
+        return self._in_flight > 0 or self._promises.open(asyncio.get_running_loop().time())
 
     def promise(self) -> None:
         """Somebody was told that it is ready and is about to write a call."""
-        self._promises.append(asyncio.get_running_loop().time() + self.timing.promise)
+        self._promises.give(asyncio.get_running_loop().time())
 
-    def view(self, provider: str) -> PluginView:
-        states = {"ready": "ready", "draining": "ready", "loading": "starting", "failed": "failed", "gone": "stopped"}
-        return PluginView(
-            name=f"{provider}:{self.model}",
-            state=states.get(self.state, self.state),
-            pid=self.pid,
-            restarts=0,
-            providers=[provider],
-            since=self.since,
-            version=self._version,
-            reason=self.reason,
-            stderr=list(self._child.stderr) if self._child is not None else self._stderr,
-        )
+    @property
+    def stderr(self) -> list[str]:
+        """The last lines it printed."""
+        return list(self._child.stderr) if self._child is not None else self._stderr
 
     # from the hub
 
@@ -183,7 +175,7 @@ class Worker:
 
     def attached(self, session: Session, version: str) -> None:
         self.session = session
-        self._version = version
+        self.version = version
         self._sign()
 
     def registered(self) -> None:
@@ -207,17 +199,17 @@ class Worker:
 
     def violated(self, reason: str, *, hung: bool = False) -> None:
         self._violation, self.cause = reason, "hung" if hung or "heartbeat" in reason else "runtime"
-        self._notice()
+        self._ending(reason)
 
     def lost(self, session: Session, reason: str) -> None:
         if self.session is session:
             self.session = None
             self.reason = self.reason or f"lost its connection: {reason}"
-            self._notice()
+            self._ending(self.reason)
 
     # life
 
-    async def load(self) -> None:
+    async def load(self, starter: Starter) -> None:
         """From the start of the process to the loaded model.
 
         Raises:
@@ -225,11 +217,11 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        self._token = secrets.token_urlsafe(32)
         self._sign()
         self._set("loading", "")
         try:
-            child = self._child = await spawn(self._context, self._process, self._token)
+            child, self._token = await starter.start(self._context, self._process)
+            self._child = child
         except SpawnFailed as error:
             self._set("failed", error.message)
             raise LoadError("runtime", error.message) from None
@@ -253,6 +245,9 @@ class Worker:
         if self._life is None:
             if self._child is not None:
                 await self._bury(self._child, "gone", self.reason)
+            return
+        if not self.alive:  # what has ended by itself stays what it is
+            await asyncio.wait([self._life])
             return
         if self._stopping is None:
             wait = self.timing.drain if drain is None else drain
@@ -305,7 +300,7 @@ class Worker:
             if left <= 0:
                 stall = f"its load made no progress for {self.timing.stall:g} s"
                 return wire.Failure(cause="hung", message=stall)
-            if self._version is not None and self.session is None:
+            if self.version is not None and self.session is None:
                 lost_at = now if lost_at is None else lost_at
                 if now - lost_at >= self.timing.stop:
                     return wire.Failure(cause="runtime", message=self.reason)
@@ -364,7 +359,7 @@ class Worker:
     async def _bury(self, child: Child, state: WorkerState, reason: str) -> None:
         """The end of the process, proven by its reaped PID."""
         self._token = None
-        self._heartbeat.end()
+        self.heartbeat.end()
         child.kill(signal.SIGKILL)
         if not child.exited.done():
             await asyncio.wait([child.exited])
@@ -377,6 +372,12 @@ class Worker:
 
     # inside
 
+    def _ending(self, reason: str) -> None:
+        """It is lost, though its process may live for a moment: nobody is to take it for ready."""
+        if self.state in ("ready", "draining"):
+            self._set("stopping", reason)
+        self._notice()
+
     def _sign(self) -> None:
         self._sign_at = asyncio.get_running_loop().time()
 
@@ -388,9 +389,7 @@ class Worker:
     async def _wait_news(self, timeout: float | None) -> None:
         if self._news is None:
             self._news = asyncio.get_running_loop().create_future()
-        waits: list[asyncio.Future[Any]] = [self._news]
-        if self._child is not None:
-            waits.append(self._child.exited)
+        waits: list[asyncio.Future[Any]] = [self._news, *((self._child.exited,) if self._child is not None else ())]
         await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     def _set(self, state: WorkerState, reason: str) -> None:

@@ -10,6 +10,8 @@ Goal = Literal["quality", "context", "throughput"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 Cause = Literal["weights", "kv", "runtime", "bad_file", "driver", "hung"]
 Target = Literal["gpu", "cpu"]
+Fit = Literal["gpu", "partly", "memory", "no"]
+"""All layers on the GPU, some of them, none, or no way at all."""
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +98,36 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """For ``CUDA_VISIBLE_DEVICES``: the driver's order of GPUs need not be CUDA's own."""
     sequence_context: int = 0
     """Tokens that each sequence may use: the whole context where the sequences share it, otherwise its part."""
+
+
+class FilePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of a repository. Bytes; ``fit``: gpu, partly, memory or no; ``context``: tokens of one sequence;
+    ``taken``: what a pull without a file would take."""
+
+    file: str
+    quantization: str
+    bytes: int
+    fit: Fit
+    gpu_layers: int | None
+    layers: int
+    context: int | None
+    sequences: int | None
+    kv: str | None
+    device: int
+    host: int
+    taken: bool
+    reasons: list[str]
+
+
+class RepositoryPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a repository's models would be here. ``reasons``: why one is taken, or none; ``plan``: in full, when one
+    file was asked for. ``repo`` is the address of a file that is in no repository."""
+
+    repo: str
+    revision: str
+    files: list[FilePlan]
+    reasons: list[str]
+    plan: Plan | None = None
 
 
 class LoadFailure(msgspec.Struct, frozen=True):

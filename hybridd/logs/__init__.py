@@ -1,6 +1,7 @@
 """Logging: structlog on standard error, one line per request in ``logs/ml_usage.log``, one per alert change in
 ``logs/ml_alerts.log``. Everything passes the redactor (:mod:`hybridd.logs.redactor`) and leaves through threads
-(:mod:`hybridd.logs.sinks`), so neither a key nor a slow disk gets through.
+(:mod:`hybridd.logs.sinks`), so neither a key nor a slow disk gets through. The newest records stay in memory
+(:mod:`hybridd.logs.ring`) for whoever asks the daemon for them.
 
 Importing this package costs a few milliseconds; structlog is loaded by :func:`configure` and :func:`get_logger`.
 
@@ -25,20 +26,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hybridd import locations
+from hybridd.contracts.views import LEVELS
 from hybridd.logs import redactor as _redactor
 from hybridd.logs.notify import Notifier
 from hybridd.logs.redactor import forget_secrets, redact, redact_value, register_secret
+from hybridd.logs.ring import Ring
 from hybridd.logs.sinks import RotatingFile, Sink, Stream
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
 
 __all__ = [
-    "LEVELS", "Notifier", "alert", "close", "configure", "dropped", "forget_secrets", "get_logger", "notify", "redact",
-    "redact_value", "register_secret", "set_level", "usage",
+    "LEVELS", "Notifier", "alert", "close", "configure", "dropped", "forget_secrets", "get_logger", "level", "notify",
+    "redact", "redact_value", "register_secret", "ring", "set_level", "usage",
 ]  # fmt: skip
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _FLAT = frozenset({str, int, float, bool, type(None)})
 USAGE_PATH = "logs/ml_usage.log"
 ALERTS_PATH = "logs/ml_alerts.log"
@@ -46,6 +48,8 @@ ALERTS_PATH = "logs/ml_alerts.log"
 _QUIET = ("apscheduler", "websockets", "asyncio", "httpx", "httpcore")
 
 _encoder = msgspec.json.Encoder(enc_hook=repr)
+ring = Ring()
+"""What this process has logged lately; filled while logging is configured."""
 
 
 class _State:
@@ -104,6 +108,12 @@ def get_logger(name: str = "hybridd", **bound: Any) -> BoundLogger:
 def set_level(level: str) -> None:
     """Change the level of a running process."""
     logging.getLogger().setLevel(LEVELS[level])
+
+
+def level() -> str:
+    """The level of this process: less is not written."""
+    number = logging.getLogger().level
+    return max((name for name in LEVELS if LEVELS[name] <= number), key=LEVELS.__getitem__, default="debug")
 
 
 def usage(record: Mapping[str, Any] | msgspec.Struct | Callable[[], Mapping[str, Any]]) -> None:
@@ -191,6 +201,7 @@ def _route(level: str, as_json: bool) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 plain_traceback,
                 _redact_event,
+                _keep_event,
                 renderer,
             ],
         )
@@ -229,6 +240,12 @@ def _redact_event(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str
     masked: dict[str, Any] = _redactor.redact_value(event)
     # The same order in every line, for people who read them.
     return {name: masked.pop(name) for name in ("at", "level", "event", "logger") if name in masked} | masked
+
+
+def _keep_event(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Behind the redactor: what is kept in memory is what is written, and no more."""
+    ring.keep(event)
+    return event
 
 
 def _record_sink(name: str, path: Path, max_bytes: int, backups: int) -> Sink:

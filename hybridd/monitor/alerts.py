@@ -163,6 +163,8 @@ class Alerts:
     def _say(self, change: Change) -> None:
         view = change.alert
         fields: dict[str, Any] = {"alert": view.name, "id": view.id, "key": view.key}
+        if view.provider is not None:
+            fields["provider"] = view.provider
         if change.what in ("opened", "reopened", "worse", "unsilenced"):
             getattr(self._log, view.severity)(view.message, **fields)
         elif change.what == "resolved":

@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgspec
@@ -236,9 +237,18 @@ async def serve(plugin: Plugin | type[Provider], socket: str | None = None) -> s
     return await runtime.run()
 
 
-def run(plugin: Plugin | type[Provider]) -> NoReturn:
-    """Serves ``plugin`` and ends the process: exit code 0 after a shutdown, 1 with one line on stderr otherwise."""
+def run(plugin: Plugin | type[Provider], *, prepare: Callable[[], None] | None = None) -> NoReturn:
+    """Serves ``plugin`` and ends the process: exit code 0 after a shutdown, 1 with one line on stderr otherwise.
+
+    ``prepare``: called if the daemon has started the process before its turn; for imports that take their time.
+    """
     import uvloop
+
+    if os.environ.pop(wire.HELD_VARIABLE, None):
+        if prepare is not None:
+            prepare()
+        if not sys.stdin.buffer.read(1):  # the daemon needs it no more, or has gone
+            sys.exit(0)
 
     # What start-up made lives as long as the process; the default thresholds would cost a tenth of the time of a busy
     # plugin in looking at it again and again.

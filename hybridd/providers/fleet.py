@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hybridd.config.resolved import ProviderSpec
 from hybridd.contracts import protocol as wire
 from hybridd.contracts.views import PluginView, ProviderStateName
+from hybridd.errors import ProviderError
 from hybridd.providers.calls import InFlight
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ class Fleet(Protocol):
         Raises:
             ProviderError: it cannot be had, with the reason; ``retry_after`` when waiting helps.
         """
+
+    def refusal(self, model: str) -> ProviderError | None:
+        """Why a call of that model would be refused now, as far as that is known without trying."""
 
     def route(self, params: RoutedParams) -> tuple[Session, InFlight] | None:
         """The connection for this call, and what counts it as in flight; None: its model is not loaded."""

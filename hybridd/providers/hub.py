@@ -259,6 +259,10 @@ class Hub:
         fleet = self._fleets.get(provider)
         return fleet is not None and await fleet.look_again(model)
 
+    async def look_everywhere(self, model: str) -> bool:
+        """As :meth:`look_again`, of every provider that can say."""
+        return any([await fleet.look_again(model) for fleet in self._fleets.values()])
+
     async def ensure_connected(self, provider: str, timeout: float, model: str = "") -> None:
         """Starts an on-demand plugin and waits for its registration; of a fleet, loads ``model``.
 

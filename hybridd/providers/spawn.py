@@ -24,7 +24,7 @@ import msgspec
 
 from hybridd import locations
 from hybridd.config.resolved import ProviderSpec
-from hybridd.contracts.protocol import TOKEN_VARIABLE
+from hybridd.contracts.protocol import HELD_VARIABLE, TOKEN_VARIABLE
 from hybridd.errors import ProviderError
 from hybridd.providers.link import Timing
 
@@ -226,6 +226,14 @@ class Child(asyncio.SubprocessProtocol):
         except PermissionError:
             self._log.warning("process group %d may not be signalled", self.pid)
 
+    def go(self) -> None:
+        """Lets a held process connect."""
+        pipe = self._transport.get_pipe_transport(0) if self._transport is not None else None
+        if pipe is not None:
+            pipe = cast(asyncio.WriteTransport, pipe)
+            pipe.write(b"\n")
+            pipe.close()
+
     def death(self) -> str:
         """How it ended, with its last words; only once ``exited``."""
         code = self.exited.result()
@@ -259,8 +267,8 @@ class Child(asyncio.SubprocessProtocol):
                 self._log.info("%s", text)
 
 
-async def spawn(context: SpawnContext, plan: ProcessPlan, token: str) -> Child:
-    """Starts the plan's program.
+async def spawn(context: SpawnContext, plan: ProcessPlan, token: str, *, held: bool = False) -> Child:
+    """Starts the plan's program; ``held``: it waits for :meth:`Child.go` before it connects.
 
     Raises:
         SpawnFailed: the program does not exist or may not be executed.
@@ -270,7 +278,7 @@ async def spawn(context: SpawnContext, plan: ProcessPlan, token: str) -> Child:
     program = plan.command[0]
     if "/" in program and not program.startswith("/"):
         program = str(locations.resolve(program))
-    env = environment(context, plan, token)
+    env = environment(context, plan, token) | ({HELD_VARIABLE: "1"} if held else {})
     found = shutil.which(program, path=env["PATH"])
     if found is None:
         raise SpawnFailed(f"program {plan.command[0]!r} does not exist or is not executable")
@@ -280,7 +288,7 @@ async def spawn(context: SpawnContext, plan: ProcessPlan, token: str) -> Child:
         _, child = await loop.subprocess_exec(
             lambda: Child(loop, plan.key, secrets),
             *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), found, *plan.command[1:]),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if held else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=env,

@@ -23,7 +23,7 @@ from hybridd.providers import CallFailed, Hub, PluginCall
 from hybridd.routing.body import upstream_body
 from hybridd.routing.candidates import Candidates
 from hybridd.routing.cooldown import Cooldowns
-from hybridd.routing.failure import Meaning, counts_as_answer, meaning
+from hybridd.routing.failure import Meaning, code_of, counts_as_answer, meaning
 from hybridd.routing.feasible import Feasible, Judge
 from hybridd.routing.outcome import Outcome, nobody
 from hybridd.routing.request import RoutedRequest
@@ -165,7 +165,10 @@ class Executor:
         try:
             await self._hub.ensure_connected(ref.provider, deadline - self.loop.time(), ref.model)
         except ProviderError as error:
-            outcome.rejected.append(Rejected(str(ref), error.message, "disconnected", error.retry_after))
+            # A local model that cannot be loaded says why; of a plugin that is not there nothing more is known.
+            code = "disconnected" if error.error_code == ProviderError.code else error.error_code
+            outcome.rejected.append(Rejected(str(ref), error.message, code, error.retry_after))
+            outcome.refusal = error if code == error.error_code else None
             return False
         return True
 
@@ -296,9 +299,9 @@ class Executor:
         delivered: bool,
     ) -> _Failed:
         error, ref = failure.error, candidate.ref
-        what = meaning(error)
-        # The caller's own mistakes keep the provider's code; what is between us and the provider has ours.
-        theirs = error.upstream_code if what.status in (400, 404, 413) else None
+        runtime = self._hub.providers.get(ref.provider)
+        own = runtime is not None and runtime.fleet is not None
+        what = meaning(error, own=own)
         self._settle_failure(reservation, failure)
         self._observe(candidate, reservation, error.observations)
         outcome.ended_ns = self._clock.boot_ns()
@@ -307,7 +310,7 @@ class Executor:
         problem = ProviderError(
             f"{ref}: {failure.message}",
             param=error.param,
-            code=theirs or f"upstream_{error.kind}",
+            code=code_of(error, what, own=own),
             status=what.status,
             retry_after=self._retry_after(ref, error, what),
         )

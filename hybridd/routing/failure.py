@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from hybridd.contracts.protocol import CallError, ErrorKind
 
@@ -43,11 +44,28 @@ _MEANINGS: dict[ErrorKind, Meaning] = {
 }
 
 
-def meaning(error: CallError) -> Meaning:
-    """The table above, with ``permanent`` overruling: a retirement is never a cooldown."""
-    if error.permanent:
-        return _MEANINGS["gone"]
-    return _MEANINGS[error.kind]
+def meaning(error: CallError, *, own: bool = False) -> Meaning:
+    """The table above, with ``permanent`` overruling: a retirement is never a cooldown.
+
+    ``own``: a process of ours for each model answered. What one of them cannot do says nothing of the others, and how
+    long it rests after its end is its owner's business, which has a rule for each cause.
+    """
+    what = _MEANINGS["gone" if error.permanent else error.kind]
+    if own and what.rest == "cool_provider":
+        return replace(what, rest="none", whole_provider=False)
+    return replace(what, whole_provider=False) if own and what.rest == "cool_model" else what
+
+
+# There is no upstream behind our own processes: a wrong request is called what the API itself calls it.
+_OWN_CODES: dict[ErrorKind, str] = {"bad_request": "invalid_request", "unsupported": "unsupported"}
+
+
+def code_of(error: CallError, what: Meaning, *, own: bool = False) -> str:
+    """The code for the caller: a mistake of the caller's keeps the provider's code, what is between us and the provider
+    has ours."""
+    if error.upstream_code and what.status in (400, 404, 413):
+        return error.upstream_code
+    return (_OWN_CODES.get(error.kind) if own else None) or f"upstream_{error.kind}"
 
 
 def counts_as_answer(error: CallError) -> bool:

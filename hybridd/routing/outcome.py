@@ -20,7 +20,10 @@ _OURS = frozenset({"storage_failed", "recovering"})
 
 
 class Outcome(msgspec.Struct):
-    """How a request went, filled in as it goes. Times are CLOCK_BOOTTIME nanoseconds; money micro-dollars."""
+    """How a request went, filled in as it goes. Times are CLOCK_BOOTTIME nanoseconds; money micro-dollars.
+
+    ``refusal``: why the last candidate that had to be got ready was not, when that has a code of its own.
+    """
 
     request_id: int
     started_ns: int
@@ -30,6 +33,7 @@ class Outcome(msgspec.Struct):
     rejected: list[Rejected] = []
     task: TaskSpec | None = None
     chosen: Feasible | None = None
+    refusal: HybriddError | None = None
     body: bytes = b""
     usage: Usage | None = None
     usd_micro: int = 0
@@ -98,8 +102,11 @@ def _defaults_of(task: TaskSpec | None) -> dict[str, Any]:
 
 
 def nobody(outcome: Outcome) -> HybriddError:
-    """The error when no candidate could be asked: each one's reason, and when the first becomes possible again."""
+    """The error when no candidate could be asked: each one's reason, and when the first becomes possible again. Of a
+    single candidate that could not be got ready it is the very reason."""
     rejected = outcome.rejected
+    if len(outcome.candidates) == len(rejected) == 1 and outcome.refusal is not None:
+        return outcome.refusal
     if len(outcome.candidates) == 1 and rejected and rejected[0].code == "unknown_model":
         return NotFound(f"{rejected[0].candidate}: {rejected[0].reason}.", param="model", code="model_not_found")
     if rejected and all(item.code == "unsupported" for item in rejected):

@@ -21,11 +21,11 @@ from hybridd.contracts.ids import encode as encode_request_id
 from hybridd.contracts.protocol import CallError
 from hybridd.contracts.quotas import Amounts, ModelRef
 from hybridd.contracts.views import ModelChoice, ModelView, ProviderView, Rejected
-from hybridd.errors import HybriddError
+from hybridd.errors import HybriddError, NotFound
 from hybridd.ledger import Ledger, Reservation
 from hybridd.providers import Hub
 from hybridd.routing.cache import ResponseCache
-from hybridd.routing.candidates import KnownModel, candidates_for
+from hybridd.routing.candidates import Candidates, KnownModel, candidates_for
 from hybridd.routing.catalogue import catalogue_of, price_view
 from hybridd.routing.cooldown import Cooldowns, Rest, Target
 from hybridd.routing.estimate import Estimate
@@ -132,11 +132,32 @@ class Router:
             if outcome.chosen is not None:
                 break
             verdict = self._judge.verdict(ref, request, self.resolved)
+            if not isinstance(verdict, Rejected):
+                verdict = self._not_loaded(ref) or verdict
             if isinstance(verdict, Rejected):
                 outcome.rejected.append(verdict)
             else:
                 outcome.chosen = verdict
         return outcome.choice, outcome.chosen
+
+    def _not_loaded(self, ref: ModelRef) -> Rejected | None:
+        """A model of ours whose load has failed, and is not tried again yet."""
+        runtime = self._hub.providers.get(ref.provider)
+        error = runtime.fleet.refusal(ref.model) if runtime is not None and runtime.fleet is not None else None
+        return None if error is None else Rejected(str(ref), error.message, error.error_code, error.retry_after)
+
+    async def candidates(self, request: RoutedRequest) -> Candidates:
+        """Who is meant. A model that nobody knows may be a file that has just been put there: one look, on a miss only.
+
+        Raises:
+            NotFound: unknown task, provider or model.
+        """
+        try:
+            return candidates_for(request, self.resolved, self.catalogue)
+        except NotFound as missing:
+            if missing.error_code != "model_not_found" or not await self._hub.look_everywhere(request.model):
+                raise
+            return candidates_for(request, self.resolved, self.catalogue)
 
     # -- carrying out -------------------------------------------------------------------------------------------------
 
@@ -150,7 +171,7 @@ class Router:
             self._ledger.new_request_id(), self._clock.boot_ns(), self._clock.wall_ns(), rejected=[], details={}
         )
         try:
-            found = candidates_for(request, self.resolved, self.catalogue)
+            found = await self.candidates(request)
             outcome.how, outcome.candidates, outcome.task = found.how, found.refs, found.task
             if found.task is not None and request.max_tokens is None:
                 request.max_tokens = found.task.max_tokens
@@ -224,7 +245,8 @@ class Router:
         logs.usage(partial(usage_record, row))
         if self._bus.wanted("request"):
             reason = outcome.rejected[-1].reason if outcome.rejected else None
-            self._bus.publish("request", {**usage_record(row), "fell_back": reason})
+            more = {"fell_back": reason, "tier": row.tier, "client": row.client, "overhead_ms": outcome.overhead_ms}
+            self._bus.publish("request", {**usage_record(row), **more})
 
     def _attempt_failed(self, ref: ModelRef, error: CallError, what: Meaning, message: str, began_wall_ns: int) -> None:
         """Puts the target to rest as the failure's meaning says."""

@@ -13,9 +13,9 @@
       sequence.py    one answer on its way, and the channel back to its request
       figures.py     heartbeat, speed, where the time goes
     embeddings.py  the same for models that make vectors
-    native.py, context.py, sampling.py
-                   llama.cpp itself: model, batch and memory, sampler chains; with ``calibrate``, ``dry_run`` and
-                   ``measure`` the only ones that import llama_cpp or read its log
+    bindings.py, native.py, context.py, sampling.py
+                   llama.cpp itself: library, model, batch and memory, sampler chains; with ``calibrate``, ``dry_run``
+                   and ``measure`` the only ones that import llama_cpp or read its log
 
     asked.py       a request's parameters, checked        (with asked_messages, sampling_params, refuse; pure, as all
     template.py    messages to a prompt, in a sandbox      that follow)

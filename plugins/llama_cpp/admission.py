@@ -20,7 +20,7 @@ GROWTH = 64
 
 class Admission:
     def __init__(self, context: Context) -> None:
-        self.slots = Slots(context.sequences)
+        self.slots = Slots(context.sequences, own=0 if context.unified else context.room)
         self._context = context
         # Cells are shared only where the cache is; a recurrent state has none to share.
         self._cells = context.cells if context.unified and context.memory else 0

@@ -94,18 +94,28 @@ KNOWN = (
         "ignore_eos", "logit_bias", "keep_alive", "dry_sequence_breakers", "samplers", "documents",
     }
 )  # fmt: skip
+OF_CHATS = frozenset(
+    {
+        "messages", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "documents",
+        "reasoning_effort", "reasoning_format", "add_generation_prompt",
+    }
+)  # fmt: skip
 
 
-def read(body: Mapping[str, Any], *, chat: bool) -> Asked:
-    """Raises CallFailure (``bad_request`` or ``unsupported``, not sent) for what cannot be done."""
+def read(body: Mapping[str, Any], *, chat: bool, template: str = "") -> Asked:
+    """``template``: of the model, which may know roles of its own.
+
+    Raises CallFailure (``bad_request`` or ``unsupported``, not sent) for what cannot be done.
+    """
     refuse_unsupported(body)
     check_keep_alive(body.get("keep_alive"))
     tools = asked_messages.tools(body.get("tools")) if chat else ()
     names = frozenset(tool["function"]["name"] for tool in tools)
     options = body.get("stream_options")
+    without = NO_EFFECT if chat else NO_EFFECT | OF_CHATS
     asked = Asked(
         sampling=sampling_params.read(body),
-        messages=asked_messages.messages(body.get("messages")) if chat else None,
+        messages=asked_messages.messages(body.get("messages"), template) if chat else None,
         prompts=() if chat else _texts("prompt", body.get("prompt")),
         max_tokens=_max_tokens(body),
         stops=_stops(body.get("stop")),
@@ -124,7 +134,7 @@ def read(body: Mapping[str, Any], *, chat: bool) -> Asked:
         timings_per_token=_flag(body, "timings_per_token", False),
         include_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
         stream=body.get("stream") is True,
-        ignored=tuple(sorted(name for name in body if name in NO_EFFECT or name not in KNOWN)),
+        ignored=tuple(sorted(name for name in body if name in without or name not in KNOWN)),
     )
     if asked.grammar and forces_tools(asked):
         raise wrong("tool_choice", "asks for a tool call, and another parameter for an answer in a form of its own")
@@ -217,11 +227,13 @@ def _response_format(value: Any) -> tuple[str, Any]:
 
 
 def _max_tokens(body: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens", "n_predict"):
-        value = body.get(name)
-        if value is not None and not (name == "n_predict" and value == -1 and type(value) is int):
-            return int(number(name, value, 1, LAST_TOKEN, whole=True))
-    return None
+    """The first of the three names that is there counts; a wrong value behind another one is still wrong."""
+    found = [
+        int(number(name, value, 1, LAST_TOKEN, whole=True))
+        for name in ("max_completion_tokens", "max_tokens", "n_predict")
+        if (value := body.get(name)) is not None and not (name == "n_predict" and value == -1 and type(value) is int)
+    ]
+    return found[0] if found else None
 
 
 def _stops(value: Any) -> tuple[str, ...]:
@@ -233,8 +245,12 @@ def _stops(value: Any) -> tuple[str, ...]:
 
 
 def _choices(body: Mapping[str, Any]) -> int:
-    value = body.get("n") if body.get("n") is not None else body.get("n_cmpl")
-    return 1 if value is None else int(number("n", value, 1, MAX_CHOICES, whole=True))
+    found = [
+        int(number(name, value, 1, MAX_CHOICES, whole=True))
+        for name in ("n", "n_cmpl")
+        if (value := body.get(name)) is not None
+    ]
+    return found[0] if found else 1
 
 
 def _logprobs(body: Mapping[str, Any], *, chat: bool) -> int | None:
@@ -269,7 +285,7 @@ def _texts(name: str, value: Any) -> tuple[str | tuple[int, ...], ...]:
         elif isinstance(one, list) and one and all(_is_token(token) for token in one):
             made.append(tuple(one))
         else:
-            raise wrong(f"{name}.{at}", "must be a text or a list of token ids")
+            raise wrong(f"{name}[{at}]", "must be a text or a list of token ids")
     return tuple(made)
 
 

@@ -6,7 +6,9 @@ One JSON object on standard input::
      "widths": [1, 2, 4, 8], "seconds": 60}
 
 Each candidate is a context of its own on the one loaded model. Prefill is the median of three prompts; decoding is the
-median of single steps with that many sequences in the batch, each behind a short prompt. Lines on standard output:
+median of single steps with that many sequences in the batch, each behind a short prompt. While there is time, all are
+measured a second time: what differs then, minutes later, is noise. ``prefill_spread`` and ``decode_spread`` say how far
+repetitions lay from the figure, as a share of it. Lines on standard output:
 ``{"state": "measuring", "done": 1, "total": 8, "measured": {…}}`` and at the end ``{"result": {…}}`` or ``{"error":
 {"code", "message"}}``. Speeds are tokens per second. A budget of time bounds the work: prompts and repetitions become
 fewer when the machine is slow, and candidates that are left over are named in ``left_out``.
@@ -90,12 +92,16 @@ def calibrate(
     say({"state": "loading", "done": 0, "total": len(candidates)})
     model = Model(Path(wanted["path"]), gpu_layers=int(options.get("gpu_layers", 0)), gpu=int(options.get("gpu", 0)))
     measured: list[dict[str, Any]] = []
+    seconds: list[float] = []
     left_out: list[dict[str, Any]] = []
     try:
+        # Twice the same work with other work in between: repetitions one after the other do not show what a machine
+        # that warms up, or does something else, changes.
         for candidate in candidates:
             if measured and clock() > until:
                 left_out.append({**candidate._asdict(), "reason": "no time was left"})
                 continue
+            started = clock()
             try:
                 found = _measure(model, options, candidate, widths, until, clock)
             except (LoadFailed, Failed) as error:
@@ -104,7 +110,18 @@ def calibrate(
                 left_out.append({**candidate._asdict(), "reason": str(error)})
                 continue
             measured.append(found)
+            seconds.append(clock() - started)
             say({"state": "measuring", "done": len(measured), "total": len(candidates), "measured": found})
+        for at, (first, took) in enumerate(zip(tuple(measured), seconds, strict=True)):
+            # Only in full: with a shorter prompt other figures would come out, and no noise.
+            if clock() + took > until:
+                break
+            say({"state": "repeating", "done": at + 1, "total": len(measured)})
+            try:
+                again = Candidate(first["flash_attention"], first["micro_batch"])
+                measured[at] = together(first, _measure(model, options, again, widths, until, clock))
+            except (LoadFailed, Failed):
+                break  # what was measured once stands
     finally:
         model.close()
     return {
@@ -115,6 +132,40 @@ def calibrate(
         "llama_cpp": version(),
         "build": build(),
     }
+
+
+def together(first: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """Two rounds of one candidate as one: the mean of each speed, and the larger of what either round and the two of
+    them differ by."""
+    prefill, spread = _mean(first, again, "prefill_per_second", "prefill_spread")
+    decode, spreads = {}, {}
+    for width, speed in first["decode_per_second"].items():
+        other = again["decode_per_second"].get(width, speed)
+        mean = (speed + other) / 2
+        decode[width] = round(mean, 3)
+        apart = abs(speed - other) / 2 / max(1e-9, mean)
+        spreads[width] = round(max(apart, first["decode_spread"][width], again["decode_spread"].get(width, 0.0)), 4)
+    return {
+        **first, "prefill_per_second": prefill, "prefill_spread": spread,
+        "decode_per_second": decode, "decode_spread": spreads, "rounds": 2,
+    }  # fmt: skip
+
+
+def _mean(first: dict[str, Any], again: dict[str, Any], speed: str, spread: str) -> tuple[float, float]:
+    mean = (first[speed] + again[speed]) / 2
+    apart = abs(first[speed] - again[speed]) / 2 / max(1e-9, mean)
+    return round(mean, 3), round(max(apart, first[spread], again[spread]), 4)
+
+
+def spread_of(seconds: list[float]) -> float:
+    """How far repetitions lie from their median, as a share of it: half the distance between the quartiles, of three or
+    fewer half their whole range. A single one says nothing: 0."""
+    if len(seconds) < 2:
+        return 0.0
+    low, high = min(seconds), max(seconds)
+    if len(seconds) > 3:
+        low, _, high = statistics.quantiles(seconds, n=4)
+    return (high - low) / 2 / max(1e-9, statistics.median(seconds))
 
 
 def version() -> str:
@@ -156,11 +207,14 @@ def _measure(
         bench = _Bench(context, clock, until)
         bench.warm_up()
         prefill = bench.prefill()
-        decode = {str(width): round(bench.decode(width), 3) for width in widths if width <= context.sequences}
+        decode = {str(width): bench.decode(width) for width in widths if width <= context.sequences}
         return {
             **candidate._asdict(),
-            "prefill_per_second": round(prefill, 3),
-            "decode_per_second": decode,
+            "prefill_per_second": round(prefill[0], 3),
+            "prefill_spread": round(prefill[1], 4),
+            "decode_per_second": {width: round(speed, 3) for width, (speed, _) in decode.items()},
+            "decode_spread": {width: round(spread, 4) for width, (_, spread) in decode.items()},
+            "rounds": 1,
             "threads": context.threads,
         }
     finally:
@@ -188,8 +242,9 @@ class _Bench:
         self._run_prompt(count)
         self._per_token = (self._clock() - began) / count
 
-    def prefill(self) -> float:
-        """Tokens per second of a prompt in micro-batches; the median of three, or of one when time is short."""
+    def prefill(self) -> tuple[float, float]:
+        """Tokens per second of a prompt in micro-batches, the median of three, or of one when time is short; and
+        their spread."""
         left = max(0.0, self._until - self._clock())
         # Longer than a micro-batch, or a wider one could not show what it is good for.
         count = min(max(PROMPT_TOKENS, self._context.micro_batch), self._context.cells - 1)
@@ -201,10 +256,10 @@ class _Bench:
             began = self._clock()
             self._run_prompt(count)
             seconds.append(self._clock() - began)
-        return count / max(1e-9, statistics.median(seconds))
+        return count / max(1e-9, statistics.median(seconds)), spread_of(seconds)
 
-    def decode(self, width: int) -> float:
-        """Tokens per second of ``width`` sequences together."""
+    def decode(self, width: int) -> tuple[float, float]:
+        """Tokens per second of ``width`` sequences together, and how much single steps differed."""
         context = self._context
         context.clear()
         room = context.cells // max(1, context.sequences)
@@ -222,7 +277,7 @@ class _Bench:
             self._compute()
             seconds.append(self._clock() - began)
             position += 1
-        return width / max(1e-9, statistics.median(seconds))
+        return width / max(1e-9, statistics.median(seconds)), spread_of(seconds)
 
     def _repeat(self, times: int) -> Iterator[int]:
         """0, 1, …, as long as there is time; always the first."""

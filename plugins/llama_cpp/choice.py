@@ -10,13 +10,14 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from plugins.llama_cpp import calls as tool_calls
 from plugins.llama_cpp import logprobs
 from plugins.llama_cpp.asked import Asked
+from plugins.llama_cpp.forms import Form
 from plugins.llama_cpp.logprobs import Scored
 from plugins.llama_cpp.pieces import Pieces
 from plugins.llama_cpp.responses import Writer
 from plugins.llama_cpp.splitter import Part, Splitter
-from plugins.llama_cpp.tools import Form
 
 Feed = Callable[[int, bytes, Scored | None, Mapping[str, Any] | None], bytes | None]
 
@@ -47,8 +48,9 @@ class Choice:
         self._chat = asked.messages is not None
         self._writer = writer
         self._new_id = new_id
-        self._pieces = Pieces(asked.stops)
         self._splitter = self._splitter_for(form, thinking) if self._chat else None
+        # Behind its calls a model waits for their results.
+        self._pieces = Pieces((*asked.stops, *form.ends) if self._looks_for_calls(form) else asked.stops)
         self._before = writer.text_of(index) if writer is not None else b""
         self._begun = False  # a chunk was sent: a chat's first one names the role
         self._content: list[str] = []
@@ -111,12 +113,14 @@ class Choice:
 
     def _splitter_for(self, form: Form, thinking: bool) -> Splitter | None:
         asked = self._asked
-        calls = bool(asked.tools) and asked.tool_choice != "none" and bool(form.style)
+        calls = self._looks_for_calls(form)
         thinks = asked.reasoning != "none" and form.thinks
         if not calls and not thinks:
             return None
-        names = [tool["function"]["name"] for tool in asked.tools]
-        return Splitter(form, names, calls=calls, thinks=thinks, thinking=thinking)
+        return Splitter(form, tool_calls.names(asked.tools), calls=calls, thinks=thinks, thinking=thinking)
+
+    def _looks_for_calls(self, form: Form) -> bool:
+        return bool(self._asked.tools) and self._asked.tool_choice != "none" and bool(form.style)
 
     def _shorten(self) -> None:
         """Takes the short way once nothing can come any more but text."""

@@ -82,6 +82,7 @@ class Composer:
         if len(ready) > self._context.capacity:
             ready = ready[: self._context.capacity]
         self._admission.make_room(len(ready))
+        ready = self._ordered(ready)
         if ready and ready == self._before:
             self._context.again([one.tokens[-1] for one in ready])
             return self._entries
@@ -103,7 +104,7 @@ class Composer:
         self._admission.make_room(len(decoding) + self.prompts)
         self._before = []
         context.begin()
-        entries = self._put_tokens(decoding)
+        entries = self._put_tokens(self._ordered(decoding))
         for sequence, count in zip(prompts, given, strict=True):
             if count:
                 assert sequence.slot is not None
@@ -113,6 +114,10 @@ class Composer:
                 entries.append(Entry(sequence, count, row if last else -1))
         return entries
 
+    def _ordered(self, decoding: list[Sequence]) -> list[Sequence]:
+        """llama.cpp computes sequences with cells of their own together only in the order of their numbers."""
+        return decoding if self._context.unified else sorted(decoding, key=_slot)
+
     def _put_tokens(self, ready: list[Sequence]) -> list[Entry]:
         entries = []
         for sequence in ready:
@@ -120,3 +125,8 @@ class Composer:
             row = self._context.put(sequence.tokens[-1], sequence.past, sequence.slot.id)
             entries.append(Entry(sequence, 1, row))
         return entries
+
+
+def _slot(sequence: Sequence) -> int:
+    assert sequence.slot is not None
+    return sequence.slot.id

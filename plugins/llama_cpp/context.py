@@ -10,10 +10,9 @@ import ctypes
 from array import array
 from typing import Any
 
-from llama_cpp import llama_cpp as lib
-
 from hybridd.plugin import LoadFailed
 from plugins.llama_cpp import native
+from plugins.llama_cpp.bindings import lib
 from plugins.llama_cpp.native import Model
 
 _BF16 = 30  # ggml has it, its Python names do not
@@ -73,8 +72,10 @@ class Context:
         flash_attention: bool = True,
         embeddings: bool = False,
         outputs: int = 0,
+        positions: int = 0,
     ) -> None:
-        """``outputs``: rows of a batch whose results may be asked for, at least one a sequence; 0: all.
+        """``outputs``: rows of a batch whose results may be asked for, at least one a sequence; 0: all. ``positions``:
+        how many the model has learned, for llama.cpp rounds a context up and aborts past them; 0: it has no such table.
 
         Raises:
             LoadFailed: ``kv`` or ``runtime``, there is no memory for it.
@@ -104,7 +105,8 @@ class Context:
             raise native.failure("kv", lines, f"a context of {context} tokens for {sequences} sequences")
         self.memory: Any = lib.llama_get_memory(self.handle)
         self.cells: int = lib.llama_n_ctx(self.handle)
-        self.room: int = lib.llama_n_ctx_seq(self.handle)
+        room: int = lib.llama_n_ctx_seq(self.handle)
+        self.room = min(room, positions) if positions else room
         self.capacity: int = lib.llama_n_batch(self.handle)
         self.micro_batch: int = lib.llama_n_ubatch(self.handle)
         self.sequences: int = lib.llama_n_seq_max(self.handle)

@@ -114,8 +114,9 @@ def parameters(lib: Any, model: Any, options: dict[str, Any]) -> Any:
     wanted.flash_attn_type = int(bool(options.get("flash_attention", True)))
     wanted.swa_full = False
     wanted.embeddings = embeds
-    if embeds:  # as the engine does: a text is seen as a whole
-        wanted.n_batch = wanted.n_ubatch = min(wanted.n_ctx, max(wanted.n_batch, int(options.get("micro_batch", 512))))
+    if embeds:  # as the engine does: a text is seen as a whole, by all sequences alike
+        least = min(wanted.n_ctx, max(wanted.n_batch, int(options.get("micro_batch", 512))))
+        wanted.n_batch = wanted.n_ubatch = least + -least % wanted.n_seq_max
     return wanted
 
 

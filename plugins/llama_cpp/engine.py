@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import resource
+import threading
 import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,8 +20,13 @@ from plugins.llama_cpp.context import Context
 from plugins.llama_cpp.embeddings import Embedder
 from plugins.llama_cpp.native import Model
 from plugins.llama_cpp.responses import Local
-from plugins.llama_cpp.scheduler import Scheduler
-from plugins.llama_cpp.template import BadTemplate, Template
+
+if TYPE_CHECKING:
+    from plugins.llama_cpp.scheduler import Scheduler
+    from plugins.llama_cpp.template import Template
+
+# With numpy and Jinja behind them they take 40 ms, as long as llama.cpp needs to make a context: both at once.
+_LATER = ("plugins.llama_cpp.scheduler", "plugins.llama_cpp.template")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +47,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """What was really loaded. ``gpu_layers`` of ``layers`` (the output layer counts as one) are in video memory."""
+    """What was really loaded. ``gpu_layers`` of ``layers`` (the output layer counts as one) are in video memory.
+    ``type_k`` and ``type_v``: of the KV cache; None: the model has none."""
 
     model: str
     file: str
@@ -51,8 +59,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     sequences: int
     gpu_layers: int
     layers: int
-    type_k: str
-    type_v: str
+    type_k: str | None
+    type_v: str | None
     flash_attention: bool
     unified: bool
     batch: int
@@ -101,6 +109,8 @@ class Engine:
             self.embedder = Embedder(self._context, loop, broken=broken)
             self.embedder.start()
         else:
+            from plugins.llama_cpp.scheduler import Scheduler
+
             self.scheduler = Scheduler(self._context, loop, mixed=self._mixed, broken=broken)
             self.scheduler.start()
 
@@ -177,6 +187,7 @@ def load(
     *,
     name: str = "",
     quantization: str = "",
+    positions: int = 0,
     progress: Callable[[float], bool] | None = None,
 ) -> Engine:
     """Blocks while the file is read.
@@ -186,6 +197,7 @@ def load(
         options: as the plan said; taken as they are.
         name: the model's id.
         quantization: as the daemon calls it.
+        positions: tokens that the model has learned a position for; 0: it has no table of them.
         progress: told 0…1; False ends the loading.
 
     Raises:
@@ -194,20 +206,26 @@ def load(
     began = time.perf_counter()
     model = Model(path, gpu_layers=options.gpu_layers, gpu=options.gpu, progress=progress)
     try:
-        context = _context(model, options)
+        imports = threading.Thread(target=lambda: [importlib.import_module(name) for name in _LATER], name="imports")
+        imports.start()
+        context = _context(model, options, positions)
+        imports.join()
         try:
             template = None if model.pooled else _template(model, name or path.stem)
+            memory = measure.measured([*model.log, *context.log])
+            cached = memory.device.kv + memory.host.kv > 0
             # Compute buffers that first pages, tables and threads are made here, not in the first answer.
             facts = Loaded(
                 model=name or path.stem, file=path.name, quantization=quantization,
                 kind="embedding" if model.pooled else "text", context=context.room,
                 trained_context=model.trained_context, sequences=context.sequences,
                 gpu_layers=min(options.gpu_layers, model.layers + 1) if native.supports_offload() else 0,
-                layers=model.layers + 1, type_k=options.type_k, type_v=options.type_v,
-                flash_attention=options.flash_attention, unified=context.unified, batch=context.capacity,
+                layers=model.layers + 1, type_k=options.type_k if cached else None,
+                type_v=options.type_v if cached else None, flash_attention=options.flash_attention,
+                unified=context.unified, batch=context.capacity,
                 micro_batch=context.micro_batch, threads=context.threads,
                 template=template.origin if template is not None else "",
-                load_ms=round((time.perf_counter() - began) * 1000, 1), memory=_memory(model, context), rss=_rss(),
+                load_ms=round((time.perf_counter() - began) * 1000, 1), memory=_memory(memory), rss=_rss(),
             )  # fmt: skip
         except BaseException:
             context.close()
@@ -218,10 +236,16 @@ def load(
     return Engine(model, context, template, facts)
 
 
-def _context(model: Model, options: Options) -> Context:
+def _whole_batch(options: Options) -> int:
+    """Of a model that embeds: llama.cpp shares it out evenly among the sequences, and aborts where a rest is left."""
+    least = min(options.context, max(options.batch, options.micro_batch))
+    return least + -least % options.sequences
+
+
+def _context(model: Model, options: Options, positions: int) -> Context:
     # Attention in both directions sees a text only as a whole: its batch is computed at once.
     whole = model.pooled
-    batch = min(options.context, max(options.batch, options.micro_batch)) if whole else options.batch
+    batch = _whole_batch(options) if whole else options.batch
     return Context(
         model,
         context=options.context,
@@ -235,10 +259,13 @@ def _context(model: Model, options: Options) -> Context:
         flash_attention=options.flash_attention,
         embeddings=whole,
         outputs=options.outputs,
+        positions=positions,
     )
 
 
 def _template(model: Model, name: str) -> Template:
+    from plugins.llama_cpp.template import BadTemplate, Template
+
     try:
         template = Template(model.template(), bos=model.name(model.bos), eos=model.name(model.eos), model=name)
     except BadTemplate as error:
@@ -247,9 +274,8 @@ def _template(model: Model, name: str) -> Template:
     return template
 
 
-def _memory(model: Model, context: Context) -> dict[str, Any]:
+def _memory(found: measure.Measured) -> dict[str, Any]:
     """Bytes by side and part, as llama.cpp says it has allocated them."""
-    found = measure.measured([*model.log, *context.log])
     return {"device": msgspec.to_builtins(found.device), "host": msgspec.to_builtins(found.host)}
 
 

@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.plugin import LoadFailed
-
-# llama.cpp's threads wait for each other in OpenMP barriers, by default spinning for milliseconds. With as many
-# threads as cores, and a daemon and its callers beside them, a core spins for a thread that it keeps from running:
-# beside one busy process that took four times the CPU time at a quarter of the speed. Alone it makes no difference.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when the library is loaded
-os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # or an abort first runs a debugger on this process
-
-from llama_cpp import llama_cpp as lib
+from plugins.llama_cpp.bindings import lib
 
 _LOG_LINES = 200
 _ERROR = 4
 # What llama.cpp and its backends say when memory, a driver or the file is the reason.
-_NO_MEMORY = ("out of memory", "failed to allocate", "unable to allocate", "cannot allocate", "cudamalloc failed")
+_NO_MEMORY = (
+    "out of memory",
+    "failed to allocate",
+    "unable to allocate",
+    "cannot allocate",
+    "cudamalloc failed",
+    "bad_alloc",
+)
 _DRIVER = ("cuda error", "no cuda-capable", "driver version", "failed to initialize cuda", "rocm error")
 
 _lines: collections.deque[tuple[int, str]] = collections.deque(maxlen=_LOG_LINES)

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 # Copying fewer tokens than this from another slot is not worth a copy.
 MIN_COPY = 16
+# Where each slot has cells of its own, llama.cpp copies all of them, used or not. A cell is copied some hundred times
+# faster than a token is evaluated; that share of a slot must be of use at least.
+_COPIED_SHARE = 32
 
 
 class Slot:
@@ -35,10 +38,12 @@ class Place(NamedTuple):
 
 
 class Slots:
-    """All slots of a context."""
+    """All slots of a context. ``own``: cells of each where they do not share them; 0: they do."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, own: int = 0) -> None:
         self.all = [Slot(id) for id in range(count)]
+        self._own = own > 0
+        self._min_copy = max(MIN_COPY, own // _COPIED_SHARE)
         self._clock = 0
 
     @property
@@ -72,7 +77,7 @@ class Slots:
         idle = self.idle
         if not idle:
             return None
-        last = min(idle, key=lambda slot: (slot.length > 0, slot.used))
+        last = self._next(idle)
         if not reuse:
             return Place(last, None, 0)
         best, length = None, 0
@@ -87,10 +92,19 @@ class Slots:
         # What would be lost by taking it over: the rest of somebody's conversation.
         if not best.busy and (2 * length >= best.length or len(idle) == 1):
             return Place(best, None, length)
-        if length < MIN_COPY:
+        if length < self._min_copy:
             return Place(last, None, 0)
-        target = min((slot for slot in idle if slot is not best), key=lambda slot: (slot.length > 0, slot.used))
-        return Place(target, best, length)
+        return Place(self._next([slot for slot in idle if slot is not best]), best, length)
+
+    def _next(self, idle: list[Slot]) -> Slot:
+        """The one to be taken over when nothing in it is of use: empty ones first, then the longest unused.
+
+        Slots with cells of their own are computed together only where their numbers follow each other (llama.cpp's
+        ``split_equal``): there, a neighbour of those at work comes first.
+        """
+        busy = [slot.id for slot in self.all if slot.busy] if self._own else []
+        low, high = (min(busy) - 1, max(busy) + 1) if busy else (0, len(self.all))
+        return min(idle, key=lambda slot: (not low <= slot.id <= high, slot.length > 0, slot.used))
 
     def _touch(self, slot: Slot) -> None:
         self._clock += 1

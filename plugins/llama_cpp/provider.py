@@ -31,7 +31,8 @@ _PROGRESS_STEP = 0.02
 
 
 class Local(Provider):
-    """``settings``: ``model`` (its id), ``path``, ``options`` (the plan's), ``quantization``."""
+    """``settings``: ``model`` (its id), ``path``, ``options`` (the plan's), ``quantization``, ``positions`` (see
+    :func:`~plugins.llama_cpp.engine.load`)."""
 
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
         super().__init__(name, settings)
@@ -58,6 +59,7 @@ class Local(Provider):
         self._engine = await asyncio.to_thread(
             engine.load, path, options, name=self.settings.get("model") or path.stem,
             quantization=str(self.settings.get("quantization") or ""),
+            positions=int(self.settings.get("positions") or 0),
             progress=lambda done: self._loading(loop, done),
         )  # fmt: skip
         self._engine.start(loop, self._broken)
@@ -83,20 +85,19 @@ class Local(Provider):
     async def generate(self, request: Request, stream: Stream) -> Result:
         engine = self._loaded()
         if engine.scheduler is None:
-            raise CallFailure("unsupported", f"{engine.facts.model} makes embeddings, not texts", sent="no")
-        wanted = asked.read(request.body, chat=request.endpoint != "completion")
+            raise _cannot(engine, "makes embeddings, not texts", "model")
+        chat = request.endpoint != "completion"
+        template = engine.template.source if chat and engine.template is not None else ""
+        wanted = asked.read(request.body, chat=chat, template=template)
         return await Answering(engine, request, wanted).run(stream)
 
     async def embed(self, request: Request) -> Result:
         engine = self._loaded()
         if engine.embedder is None:
-            raise CallFailure("unsupported", f"{engine.facts.model} makes texts, not embeddings", sent="no")
+            raise _cannot(engine, "makes texts, not embeddings", "model")
         wanted = asked.read_embedding(request.body)
         if wanted.dimensions not in (None, engine.dimensions):
-            raise CallFailure(
-                "unsupported", f"{engine.facts.model} makes vectors of {engine.dimensions} numbers, no others",
-                sent="no", param="dimensions",
-            )  # fmt: skip
+            raise _cannot(engine, f"makes vectors of {engine.dimensions} numbers, no others", "dimensions")
         texts = [
             engine.text_tokens(text) if isinstance(text, str) else engine.given_tokens(text, "input")
             for text in wanted.inputs
@@ -132,3 +133,8 @@ class Local(Provider):
         sys.stderr.write(f"{self.reason}\n")
         if not self._stopping:
             asyncio.get_running_loop().call_later(_LAST_WORDS_S, os._exit, _BROKEN_EXIT)
+
+
+def _cannot(engine: Engine, what: str, param: str) -> CallFailure:
+    """Another model may do it."""
+    return CallFailure("unsupported", f"{engine.facts.model} {what}", sent="no", param=param)

@@ -40,15 +40,16 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Local(msgspec.Struct, frozen=True, kw_only=True):
-    """What was really loaded and answered: ``gpu_layers`` of ``layers`` are in video memory."""
+    """What was really loaded and answered: ``gpu_layers`` of ``layers`` are in video memory.
+    ``type_k`` and ``type_v`` None: it has no KV cache."""
 
     file: str
     quantization: str
     context: int
     gpu_layers: int
     layers: int
-    type_k: str
-    type_v: str
+    type_k: str | None
+    type_v: str | None
 
     def body(self, ignored: Sequence[str] = ()) -> dict[str, Any]:
         made: dict[str, Any] = msgspec.to_builtins(self)

@@ -13,9 +13,9 @@ from array import array
 from typing import Any, NamedTuple
 
 import numpy as np
-from llama_cpp import llama_cpp as lib
 
 from hybridd.plugin import CallFailure
+from plugins.llama_cpp.bindings import lib
 from plugins.llama_cpp.context import Context
 from plugins.llama_cpp.native import Model
 from plugins.llama_cpp.sampling_params import Sampling

@@ -7,7 +7,7 @@ keyword that cannot be enforced is a ``bad_request`` naming its path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from plugins.llama_cpp import gbnf, gbnf_graph, schema_disjoint, schema_numbers, schema_text
@@ -22,6 +22,8 @@ MAX_PROPERTIES = 500
 MAX_VALUES = 4000
 # Values repeated more often are put together from blocks of this many.
 BLOCK = 128
+# (name, schema, the rule of its value as JSON) → how a property is written.
+Pair = Callable[[str, Any, str], str]
 
 
 def to_gbnf(schema: Any, name: str = "json_schema") -> str:
@@ -51,6 +53,30 @@ class Rules:
         self._roots += 1
         try:
             return self._rule(hint, self._schema(schema, where, hint, 0))
+        except Bad as error:
+            raise wrong(where, f"cannot be followed: {error}", code="invalid_schema") from None
+
+    def arguments(self, schema: Any, where: str, hint: str, pair: Pair, comma: str) -> str:
+        """An object's properties in their order, for forms of tool calls that are not JSON.
+
+        ``pair(name, schema, rule)`` writes one, its value as JSON being ``rule``; ``comma``: what stands between two.
+
+        Raises:
+            CallFailure: ``bad_request``, also for a schema that is no plain list of properties.
+        """
+        self._resolver = Resolver(schema, where)
+        self._roots += 1
+        try:
+            plain = self._resolver.plain(schema, where, 0)
+            plain = {} if plain is True else plain
+            if plain is False or plain.keys() & {"$ref", "anyOf", "oneOf", "enum", "const"}:
+                raise Bad(where, "is no plain list of properties, which this model's tool calls are made of")
+            written = []
+            for name, one, at, rule, required in self._properties(plain, where, hint, 0):
+                text = pair(name, one, self._rule(rule, self._schema(one, at, rule, 1)))
+                written.append((self._rule(f"{rule}-pair", text), required))
+            self._check_counts(plain, written, "", where)
+            return self._members(written, "", hint, comma)
         except Bad as error:
             raise wrong(where, f"cannot be followed: {error}", code="invalid_schema") from None
 
@@ -163,28 +189,33 @@ class Rules:
     # objects
 
     def _object(self, plain: Mapping[str, Any], where: str, hint: str, depth: int) -> str:
+        more = plain.get("additionalProperties", not plain.get("properties"))
+        pairs, names = [], [*dict.fromkeys((*plain.get("properties", ()), *plain.get("required", ())))]
+        for name, schema, at, rule, required in self._properties(plain, where, hint, depth):
+            value = self._rule(rule, self._schema(schema, at, rule, depth + 1))
+            pair = f'{literal(as_json(name, at))} {self._shared("ws")} ":" ws {value}'
+            pairs.append((self._rule(f"{rule}-pair", pair), required))
+        extra = self._extra(more, names, where, hint, depth)
+        self._check_counts(plain, pairs, extra, where)
+        self._shared("ws")
+        members = self._members(pairs, extra, hint)
+        return f'"{{" ws {members}ws "}}"'
+
+    def _properties(
+        self, plain: Mapping[str, Any], where: str, hint: str, depth: int
+    ) -> Iterator[tuple[str, Any, str, str, bool]]:
+        """(name, schema, its place, a name for its rule, whether it must be there) of each that there can be."""
         properties = dict(plain.get("properties", {}))
         required = set(plain.get("required", ()))
-        more = plain.get("additionalProperties", not properties)
         for name in plain.get("required", ()):
             # The schema says that it must be there without saying what it is.
             properties.setdefault(name, plain.get("additionalProperties", True))
         if len(properties) > MAX_PROPERTIES:
             raise Bad(f"{where}.properties", f"are {len(properties)}; at most {MAX_PROPERTIES} are taken")
-        pairs = []
         for name, schema in properties.items():
             at = f"{where}.properties.{name}"
-            if name not in required and self._resolver.plain(schema, at, depth + 1) is False:
-                continue
-            rule = f"{hint}-{slug(name)}"
-            value = self._rule(rule, self._schema(schema, at, rule, depth + 1))
-            pair = f'{literal(as_json(name, at))} {self._shared("ws")} ":" ws {value}'
-            pairs.append((self._rule(f"{rule}-pair", pair), name in required))
-        extra = self._extra(more, [*properties], where, hint, depth)
-        self._check_counts(plain, pairs, extra, where)
-        self._shared("ws")
-        members = self._members(pairs, extra, hint)
-        return f'"{{" ws {members}ws "}}"'
+            if name in required or self._resolver.plain(schema, at, depth + 1) is not False:
+                yield name, schema, at, f"{hint}-{slug(name)}", name in required
 
     @staticmethod
     def _check_counts(plain: Mapping[str, Any], pairs: list[tuple[str, bool]], extra: str, where: str) -> None:
@@ -209,13 +240,12 @@ class Rules:
             key = self._shared("string")
         return self._rule(f"{hint}-more-pair", f'{key} ws ":" ws {value}')
 
-    def _members(self, pairs: list[tuple[str, bool]], extra: str, hint: str) -> str:
+    def _members(self, pairs: list[tuple[str, bool]], extra: str, hint: str, between: str = 'ws "," ws') -> str:
         """The pairs in their order, commas only between those that are there.
 
         ``behind[i]``: pairs i … once one was written before; an optional one may be left out together with its comma.
         """
-        self._rule(f"{hint}-comma", 'ws "," ws')
-        comma = self._by_body['ws "," ws']
+        comma = self._rule(f"{hint}-comma", between)
         tail = f"({comma} {extra})* " if extra else ""
         if not pairs:
             return f"({extra} {tail})? " if extra else ""

@@ -5,8 +5,6 @@ Templates come out of model files and are not trusted: :mod:`template_sandbox` s
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,10 +13,11 @@ import msgspec
 from jinja2 import TemplateError
 
 from hybridd.plugin import CallFailure
+from plugins.llama_cpp.forms import Form, form_of
 from plugins.llama_cpp.refuse import wrong
+from plugins.llama_cpp.shaping import Shaping
 from plugins.llama_cpp.template_budget import BUDGET, Budget, OverBudget, Refused
 from plugins.llama_cpp.template_sandbox import Sandbox
-from plugins.llama_cpp.tools import THINK, Form, form_of
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -29,9 +28,6 @@ MAX_SECONDS = 5.0
 # Steps and characters: some for the template itself, some for each character it is given.
 BASE_UNITS = 2_000_000
 UNITS_PER_CHARACTER = 24
-_OBJECT_ARGUMENTS = re.compile(
-    r"(?:arguments['\"]?\]?|function['\"]?\]?|tool_calls?|tool)\s*(?:\|\s*(?:tojson|items|dictsort)|\.(?:items|keys)\()"
-)
 # What Python and Jinja raise when a template does something that cannot be done.
 _FAILURES = (
     TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError, ZeroDivisionError,
@@ -59,8 +55,7 @@ class Template:
         self.form: Form = form_of(self.source)
         self._model = model
         self._tokens = {"bos_token": bos, "eos_token": eos}
-        self._objects = _OBJECT_ARGUMENTS.search(self.source) is not None
-        self._developer = "developer" in self.source
+        self._shaping = Shaping(self.source, self.form)
         if len(self.source) > MAX_SOURCE:
             raise BadTemplate(f"the chat template has {len(self.source)} characters; at most {MAX_SOURCE} are taken")
         try:
@@ -86,8 +81,7 @@ class Template:
         given = {
             **self._tokens,
             **(values or {}),
-            "messages": [self._shaped(message) for message in messages],
-            "tools": list(tools) or None,
+            **self._shaping.values(messages, tools),
             "add_generation_prompt": add_generation_prompt,
         }
         if budget is None:
@@ -107,27 +101,7 @@ class Template:
 
     def thinking(self, prompt: str) -> bool:
         """Whether ``prompt`` ends inside the model's thoughts."""
-        return self.form.thinks and prompt.rstrip().endswith(THINK)
-
-    def _shaped(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """A message as templates expect it: tool calls' arguments as an object where the template writes objects."""
-        shaped = dict(message)
-        if shaped.get("role") == "developer" and not self._developer:
-            shaped["role"] = "system"
-        if shaped.get("tool_calls"):
-            shaped["tool_calls"] = [self._call(call) for call in shaped["tool_calls"]]
-        return shaped
-
-    def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        function = dict(call["function"])
-        arguments = function.get("arguments", "{}")
-        if self._objects and isinstance(arguments, str):
-            with contextlib.suppress(msgspec.DecodeError, RecursionError):  # else as broken as the model said it
-                arguments = msgspec.json.decode(arguments or "{}")
-        elif not self._objects and not isinstance(arguments, str):
-            arguments = msgspec.json.encode(arguments).decode()
-        function["arguments"] = arguments
-        return {**call, "type": "function", "function": function}
+        return self.form.thinks and prompt.rstrip().endswith(self.form.thoughts[0])
 
 
 def _why(error: BaseException) -> str:

@@ -1,70 +1,21 @@
-"""Tool calls and thoughts inside an answer's text: which form a model uses, finding them, forcing them. Pure.
-
-The form is told by the model's chat template, which shows the model how its own earlier calls looked. Text that may
-begin a call is held back until it is one or is not; a call that cannot be read is given back as plain text.
-"""
+"""Forcing tool calls: a grammar that lets nothing through but calls in the form the model was trained on. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import msgspec
-
-from plugins.llama_cpp import gbnf, schema
+from plugins.llama_cpp import gbnf, gbnf_text
+from plugins.llama_cpp.calls import FENCE, SEPARATOR, raw
+from plugins.llama_cpp.forms import Form, Syntax
 from plugins.llama_cpp.gbnf import literal
 from plugins.llama_cpp.refuse import unsupported
+from plugins.llama_cpp.schema import Rules
+from plugins.llama_cpp.schema_merge import Bad
 
-Style = Literal["", "hermes", "mistral", "llama3"]
-THINK, THOUGHT = "<think>", "</think>"
-_ARGUMENTS_TAG = "[ARGS]"
-_AFTER = "what-comes-after-thoughts"
-_SEPARATED = re.compile(r"(?<=\})\s*;\s*(?=\{)")
-
-
-class Form(msgspec.Struct, frozen=True):
-    """How one model writes.
-
-    ``style`` "": its template knows no tools, or shows them in a way that is not known here. ``opens``: texts that
-    begin a call, ``closes`` the one that ends it. ``thinks``: it may begin with thoughts between ``<think>`` and
-    ``</think>``. ``marks``: texts that must be visible in the output although a vocabulary may hold them as control
-    tokens, which are otherwise left out.
-    """
-
-    style: Style = ""
-    opens: tuple[str, ...] = ()
-    closes: str = ""
-    thinks: bool = False
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        return tuple(mark for mark in (*self.opens, self.closes) if mark) + ((THINK, THOUGHT) if self.thinks else ())
-
-
-class Call(msgspec.Struct, frozen=True):
-    """``arguments``: the text of a JSON object."""
-
-    name: str
-    arguments: str
-
-
-def form_of(template: str) -> Form:
-    """Reads a chat template's text.
-
-    - Hermes, Qwen: ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``
-    - Mistral: ``[TOOL_CALLS][{"name": …, "arguments": {…}}]`` and the newer ``[TOOL_CALLS]name[ARGS]{…}``
-    - Llama 3: the answer is ``{"name": …, "parameters": {…}}``, perhaps after ``<|python_tag|>``
-    """
-    thinks = THINK in template or THOUGHT in template
-    if "tools" in template:
-        if "<tool_call>" in template and "<function=" not in template:
-            return Form("hermes", ("<tool_call>",), "</tool_call>", thinks)
-        if "[TOOL_CALLS]" in template:
-            return Form("mistral", ("[TOOL_CALLS]",), "", thinks)
-        if "<|python_tag|>" in template or ('"parameters":' in template and "<|start_header_id|>" in template):
-            return Form("llama3", ("<|python_tag|>",), "", thinks)
-    return Form(thinks=thinks)
+_IDENTIFIER = re.compile(r"[^\W\d]\w*\Z")
+_TAG = re.compile(r"[^<>\s][^<>\n]*\Z")
 
 
 def require(form: Form, tools: Sequence[Mapping[str, Any]], choice: str) -> None:
@@ -73,103 +24,112 @@ def require(form: Form, tools: Sequence[Mapping[str, Any]], choice: str) -> None
         raise unsupported("tools", "the chat template of this local model has no tool calls that hybridd can read")
 
 
-# reading
-
-
-def read_calls(text: str, form: Form, names: Collection[str]) -> list[Call]:
-    """The calls that ``text`` (between the marks) holds; empty when it cannot be read as any."""
-    text = text.strip()
-    if form.style == "mistral" and not text.startswith(("[", "{")):
-        return _named_calls(text)
-    pieces = _objects(text) if form.style == "llama3" else [text]
-    calls: list[Call] = []
-    for piece in pieces:
-        try:
-            value = msgspec.json.decode(piece)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return []
-        for one in value if isinstance(value, list) else [value]:
-            call = _call(one)
-            # A bare JSON object may be an answer like any other: only a known name makes it a call.
-            if call is None or (form.style == "llama3" and call.name not in names):
-                return []
-            calls.append(call)
-    return calls
-
-
-def _call(value: Any) -> Call | None:
-    if not isinstance(value, dict):
-        return None
-    inner = value.get("function")
-    if isinstance(inner, dict):
-        value = inner
-    name = value.get("name")
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if not isinstance(name, str) or not name:
-        return None
-    if isinstance(arguments, str):
-        try:
-            if not isinstance(msgspec.json.decode(arguments), dict):
-                return None
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
-        return Call(name, arguments)
-    return Call(name, msgspec.json.encode(arguments).decode()) if isinstance(arguments, dict) else None
-
-
-def _named_calls(text: str) -> list[Call]:
-    """``name[ARGS]{…}`` or ``name{…}``."""
-    name, tag, arguments = text.partition(_ARGUMENTS_TAG)
-    if not tag:
-        at = text.find("{")
-        name, arguments = (text[:at], text[at:]) if at > 0 else ("", "")
-    call = _call({"name": name.strip(), "arguments": arguments.strip()})
-    return [] if call is None or not re.fullmatch(r"[a-zA-Z0-9_.-]+", call.name) else [call]
-
-
-def _objects(text: str) -> list[str]:
-    """Llama 3 parts several calls with semicolons."""
-    return [text] if ";" not in text else [part for part in _SEPARATED.split(text) if part.strip()]
-
-
-# forcing
-
-
 def grammar(
-    form: Form, tools: Sequence[Mapping[str, Any]], choice: str, *, parallel: bool = True, thinking: bool = False
-) -> str:
-    """GBNF that lets nothing through but calls: of any tool (``required``) or of one (``=NAME``).
-
-    ``thinking``: the prompt ended inside thoughts, so these come first.
+    form: Form, tools: Sequence[Mapping[str, Any]], choice: str, *, parallel: bool = True, thinking: bool = False,
+    may_think: bool = False,
+) -> str:  # fmt: skip
+    """GBNF for calls of any tool (``required``) or one call of one (``=NAME``). ``thinking``, ``may_think``: as for
+    :func:`after_thoughts`.
 
     Raises:
         CallFailure: ``bad_request``, a tool's parameters are no schema that can be made into a grammar.
     """
-    wanted = [tool for tool in tools if choice == "required" or choice == f"={tool['function']['name']}"]
-    rules = schema.Rules()
+    rules = Rules()
+    write = _WRITERS[form.syntax]
     calls = []
-    for at, tool in enumerate(wanted):
+    for at, tool in enumerate(tools):
+        if choice not in ("required", f"={tool['function']['name']}"):
+            continue
         function = tool["function"]
         parameters = function.get("parameters") or {"type": "object"}
-        arguments = rules.add(parameters, f"tools.{at}.function.parameters", f"tool-{at}")
-        key = "parameters" if form.style == "llama3" else "arguments"
-        before = f'{{"name": "{function["name"]}", "{key}": '
-        calls.append(f"{literal(before)} {arguments} {literal('}')}")
+        calls.append(write(rules, form, function["name"], parameters, f"tools[{at}].function.parameters", f"tool-{at}"))
     rules.define("call", " | ".join(calls))
-    several = parallel and choice == "required"
-    if form.style == "hermes":
-        opens, closes, newline = literal("<tool_call>\n"), literal("\n</tool_call>"), literal("\n")
-        root = f"{opens} call {closes}" + (f" ({newline} {opens} call {closes})*" if several else "")
-    elif form.style == "mistral":
-        more = f" ({literal(', ')} call)*" if several else ""
-        root = f"{literal('[TOOL_CALLS][')} call{more} {literal(']')}"
-    else:
-        root = "call"
-    made = rules.text(root)
-    return after_thoughts(made) if thinking else made
+    first, between, last = form.written
+    several = parallel and choice == "required" and bool(between)
+    root = f"{literal(first)} call" + (f" ({literal(between)} call)*" if several else "") + f" {literal(last)}"
+    return after_thoughts(rules.text(root), form, thinking=thinking, may_think=may_think)
 
 
-def after_thoughts(grammar: str) -> str:
-    """``grammar`` behind the rest of the model's thoughts."""
-    begin = f'root ::= ([^<] | "<" [^/] | "</" [^t])* {literal(THOUGHT)} [ \\n]* {_AFTER}\n'
-    return begin + gbnf.renamed(grammar, _AFTER)
+def after_thoughts(grammar: str, form: Form, *, thinking: bool = False, may_think: bool = False) -> str:
+    """``grammar`` behind the model's thoughts: behind their rest when the prompt ended inside them (``thinking``), or
+    behind all of them if it wants to think (``may_think``)."""
+    if not thinking and not may_think:
+        return grammar
+    opens, closes = form.thoughts
+    name = "thoughts"
+    while name in grammar:  # the caller's own rules keep their names
+        name += "-x"
+    lines = [f"{rule} ::= {body}" for rule, body in gbnf_text.until(closes, name).items()]
+    before = f"{name} [ \\n]*" if thinking else f"({literal(opens)} {name} [ \\n]*)?"
+    begin = "\n".join([f"root ::= {before} {name}-answer", *lines]) + "\n"
+    return begin + gbnf.renamed(grammar, f"{name}-answer")
+
+
+# one call: its rules are added, what is returned stands for it
+
+Writer = Callable[[Rules, Form, str, Mapping[str, Any], str, str], str]
+
+
+def _json(rules: Rules, form: Form, name: str, parameters: Mapping[str, Any], where: str, hint: str) -> str:
+    before = f'{{"name": "{name}", "{form.key}": '
+    return f"{literal(before)} {rules.add(parameters, where, hint)} {literal('}')}"
+
+
+def _named(rules: Rules, form: Form, name: str, parameters: Mapping[str, Any], where: str, hint: str) -> str:
+    return f"{literal(f'{name}[ARGS]')} {rules.add(parameters, where, hint)}"
+
+
+def _deepseek(rules: Rules, form: Form, name: str, parameters: Mapping[str, Any], where: str, hint: str) -> str:
+    before = f"function{SEPARATOR}{name}\n{FENCE}json\n"
+    return f"{literal(before)} {rules.add(parameters, where, hint)} {literal(f'{chr(10)}{FENCE}')}"
+
+
+def _python(rules: Rules, form: Form, name: str, parameters: Mapping[str, Any], where: str, hint: str) -> str:
+    def pair(key: str, one: Any, value: str) -> str:
+        return f"{literal(f'{_fitting(key, _IDENTIFIER, where)}=')} {value}"
+
+    made = rules.arguments(parameters, where, hint, pair, literal(", "))
+    return f"{literal(f'{name}(')} {made}{literal(')')}"
+
+
+def _gemma(rules: Rules, form: Form, name: str, parameters: Mapping[str, Any], where: str, hint: str) -> str:
+    def pair(key: str, one: Any, value: str) -> str:
+        text = _raw_text(rules, one, form.quote, "quoted") if raw(one) else ""
+        value = f"{literal(form.quote)} {text}" if text else value
+        return f"{literal(f'{_fitting(key, _IDENTIFIER, where)}:')} {value}"
+
+    made = rules.arguments(parameters, where, hint, pair, literal(","))
+    return f"{literal(f'call:{name}{{')} {made}{literal('}')}"
+
+
+def _parameters(rules: Rules, form: Form, name: str, parameters: Mapping[str, Any], where: str, hint: str) -> str:
+    end = "\n</parameter>"
+
+    def pair(key: str, one: Any, value: str) -> str:
+        before = literal(f"<parameter={_fitting(key, _TAG, where)}>\n")
+        text = _raw_text(rules, one, end, "parameter") if raw(one) else f"{value} {literal(end)}"
+        return f"{before} {text} {literal(chr(10))}"
+
+    made = rules.arguments(parameters, where, hint, pair, literal(""))
+    return f"{literal(f'<function={name}>{chr(10)}')} {made}{literal('</function>')}"
+
+
+def _raw_text(rules: Rules, one: Mapping[str, Any], end: str, name: str) -> str:
+    """A text as it is, with its end: any, or one of those that there are."""
+    if "enum" in one:
+        return "(" + " | ".join(literal(value) for value in one["enum"]) + f") {literal(end)}"
+    for rule, body in gbnf_text.until(end, name).items():
+        rules.define(rule, body)
+    return name
+
+
+def _fitting(key: str, pattern: re.Pattern[str], where: str) -> str:
+    if not pattern.match(key):
+        raise Bad(f"{where}.properties.{key}", "has a name that this model's tool calls cannot hold")
+    return key
+
+
+_WRITERS: dict[Syntax, Writer] = {
+    "json": _json, "bare": _json, "named": _named, "python": _python, "gemma": _gemma, "deepseek": _deepseek,
+    "parameters": _parameters,
+}  # fmt: skip

@@ -27,7 +27,7 @@ def main() -> None:
     options.n_ctx, options.n_seq_max = wanted["context"], wanted["sequences"]
     options.n_batch, options.n_ubatch = wanted["batch"], wanted["micro_batch"]
     options.n_threads = options.n_threads_batch = wanted["threads"]
-    options.kv_unified = True
+    options.kv_unified = wanted["unified"]
     context: Any = lib.llama_init_from_model(model, options)
     loaded = time.time()
     tokens = (lib.llama_token * 1)(1)

@@ -34,6 +34,7 @@ def main() -> None:
         batch=wanted["batch"],
         micro_batch=wanted["micro_batch"],
         threads=wanted["threads"],
+        unified=wanted["unified"],
     )
     print(json.dumps(asyncio.run(_run(context, wanted))))
     context.close()

@@ -17,7 +17,7 @@ def main() -> None:
     params.model.path = wanted["path"]
     params.n_ctx = wanted["context"]
     params.n_parallel = wanted["sequences"]
-    params.kv_unified = True
+    params.kv_unified = wanted["unified"]
     params.n_batch = wanted["batch"]
     params.n_ubatch = wanted["micro_batch"]
     params.cpuparams.n_threads = wanted["threads"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def measured(micro_batch, prefill):
     return {"flash_attention": True, "micro_batch": micro_batch, **speeds}
 
 
-RESULT = {
+RESULT: dict[str, Any] = {
     "machine": "here",
     "model": "tiny",
     "bytes": 1,
@@ -75,6 +76,16 @@ def test_a_model_that_is_not_there(run):
     assert "no model here" in err
 
 
+def test_an_embedding_model_has_nothing_to_choose(run, tmp_path):
+    """Its texts go through whole: that is said at once, and llama.cpp is not asked for what it aborts on."""
+    models = tmp_path / "data" / "hybridd" / "models"
+    models.mkdir(parents=True)
+    make_model(models / "bert.gguf", "bert")
+    code, out, err = run("bert")
+    assert (code, out) == (errors.EXIT_USAGE, "")
+    assert "writes no answers (embedding)" in err
+
+
 def test_through_the_daemon(run, canned, monkeypatch):
     """A running daemon measures as a job; the table marks the chosen candidate and says what will be used."""
     monkeypatch.setenv("HYBRIDD_SOCKET", str(canned.socket))
@@ -87,8 +98,29 @@ def test_through_the_daemon(run, canned, monkeypatch):
     lines = out.splitlines()
     assert [line for line in lines if line.endswith("chosen")] == [line for line in lines if "1,200" in line]
     assert "Not measured: flash attention off, micro-batch 512: no time was left." in out
-    assert "micro-batch 128" in lines[-2] + lines[-1]
+    assert "is loaded with flash attention on, micro-batch 128" in " ".join(out.split())
     assert "4 at once" in out
+
+
+@pytest.mark.parametrize(
+    ("finding", "says"),
+    [
+        ({"gain": 0.2, "noise": 0.03}, "it saves 20% of a request's time, and the figures vary by ±3%."),
+        ({"gain": 0.05, "noise": 0.08, "kept": True}, "vary by ±8%, so it may be chance."),
+        ({"gain": 0.0, "noise": 0.03, "kept": True}, "the plan's own choice: nothing was faster (±3%)."),
+    ],
+)
+def test_how_sure_the_choice_is(run, canned, monkeypatch, finding, says):
+    """The share that is gained stands beside the noise; a gain within it is told as chance, and spreads are shown."""
+    monkeypatch.setenv("HYBRIDD_SOCKET", str(canned.socket))
+    canned.routes["GET", "/v1/local/resident"] = Answer({"models": [], "folders": {}})
+    spread = {"prefill_spread": 0.07, "decode_spread": {"1": 0.01, "4": 0.04}}
+    found = {**RESULT, **finding, "measured": [{**one, **spread} for one in RESULT["measured"]]}
+    canned.routes["POST", "/v1/local/bench"] = Answer({"id": "b", "state": "done", "result": found})
+    code, out, _ = run("tiny")
+    assert (code, says in " ".join(out.split())) == (0, True), out
+    assert "7%" in out
+    assert "4%" in out
 
 
 def test_a_refused_job(run, canned, monkeypatch):

@@ -13,6 +13,11 @@ from hybridd import errors
 from hybridd.cli import diagnostics
 from hybridd.cli.commands.models import common, progress
 from hybridd.cli.main import program
+from hybridd.contracts.units import size
+from hybridd.local import residuals
+from hybridd.local.machine import look
+from hybridd.local.residuals import Residual
+from hybridd.local.types import LoadOptions, Memory, MemoryUse
 from tests.cli.support import Done, Run
 from tests.client.canned import Answer, Asked, CannedDaemon, error
 from tests.fakes.hub import FakeHub
@@ -74,8 +79,8 @@ def test_list_shows_what_is_there_and_what_is_loaded(run: Run, canned: CannedDae
     loaded(canned, "big-Q8_0")
     lines = run("list").out.splitlines()
     assert [line.split() for line in lines[1:]] == [
-        ["big-Q8_0", "2", "MB", "Q8_0", "file", "ready"],
-        ["small-Q4_K_M", "1", "kB", "Q4_K_M", "file", "on", "disk"],
+        ["big-Q8_0", "3", "MiB", "Q8_0", "file", "ready"],
+        ["small-Q4_K_M", "1000", "B", "Q4_K_M", "file", "on", "disk"],
     ]
     assert [one["id"] for one in run("list", "--json", "--sort", "bytes").json["models"]] == [
         "small-Q4_K_M",
@@ -105,7 +110,7 @@ def test_show_says_origin_header_and_plan(run: Run, folder: Path) -> None:
     done = run("show", "tiny-F32")
     assert done.err == ""
     out = done.out
-    for words in ("llama (text)", "256 tokens of context", "not recorded", "476 kB"):
+    for words in ("llama (text)", "256 tokens of context", "not recorded", "KiB (476,"):
         assert words in out
     shown = run("show", "tiny-F32", "--json").json
     assert (shown["facts"]["architecture"], shown["plan"]["model"], shown["problem"]) == (
@@ -133,9 +138,9 @@ def test_rm_asks_refuses_what_is_loaded_and_says_what_it_freed(
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _text="": "n")
     assert run("rm", "tiny").code == errors.EXIT_INTERRUPTED
     assert run("rm", "tiny", "--json").code == errors.EXIT_USAGE
-    assert run("rm", "tiny", "--dry-run").out == "Would remove tiny: 2 kB freed.\n"
+    assert run("rm", "tiny", "--dry-run").out == "Would remove tiny: 2 KiB freed.\n"
     assert path.exists()
-    assert run("rm", "tiny", "--yes").out == "Removed tiny: 2 kB freed.\n"
+    assert run("rm", "tiny", "--yes").out == "Removed tiny: 2 KiB freed.\n"
     assert not path.exists()
 
 
@@ -146,7 +151,7 @@ def test_gc_says_the_bytes_before_and_after(run: Run, tmp_path: Path) -> None:
     (blobs / ("a" * 64 + ".incomplete")).write_bytes(bytes(3000))
     planned = run("gc", "--dry-run", "--json").json
     assert (planned["freed"], len(planned["removed"]), planned["dry_run"]) == (3000, 1, True)
-    assert run("gc").out.splitlines()[-1] == "Freed 3 kB in 1 entries."
+    assert run("gc").out.splitlines()[-1] == "Freed 3 KiB in 1 entries."
     assert run("gc").out == "Nothing to free.\n"
 
 
@@ -211,7 +216,7 @@ def test_pull_follows_the_job_and_says_what_came_and_why(run: Run, canned: Canne
     assert done.out.splitlines() == [
         "  Q4_K_M is the largest that fits",
         "  not Q8_0: only 3 of 29 layers fit",
-        "tiny-Q4_K_M is ready as local:tiny-Q4_K_M (1.50 GB downloaded, 1.00 GB were here already, digest checked).",
+        "tiny-Q4_K_M is ready as local:tiny-Q4_K_M (1,431 MiB downloaded, 954 MiB were here already, digest checked).",
         "  /cache/tiny-Q4_K_M.gguf",
     ]
     following(canned, {"state": "done", "result": RESULT})
@@ -227,6 +232,39 @@ def test_a_pull_that_failed_ends_with_the_childs_sentence(run: Run, canned: Cann
     assert done.err == "error: the Hub asks for a pause\n  trying again can help in 17 s\n"
     as_json = json.loads(run("pull", "acme/tiny", "--json").err)["error"]
     assert (as_json["code"], as_json["retry_after"]) == ("rate_limited", 17)
+
+
+def test_pull_says_what_images_would_need_and_is_left(run: Run, canned: CannedDaemon) -> None:
+    """A projector is not fetched, since local models take text only; a file of the Hub may be named by its page."""
+    following(canned, {"state": "done", "result": {**RESULT, "left": ["mmproj-f16.gguf"]}})
+    done = run("pull", "https://huggingface.co/acme/tiny/blob/v1/tiny-Q4_K_M.gguf")
+    assert "left: mmproj-f16.gguf: it is for images" in done.out
+    assert canned.asked[0].body == {"repo": "acme/tiny", "file": "tiny-Q4_K_M.gguf", "revision": "v1"}
+
+
+@pytest.mark.parametrize("command", [("rm", "--yes"), ("show",), ("plan",), ("verify",)])
+def test_an_empty_name_is_nothing(run: Run, folder: Path, command: tuple[str, ...]) -> None:
+    """A variable of the shell that is not set never means the one model that is there."""
+    make_tiny_gguf(folder / "only.gguf")
+    refused = run(command[0], "", *command[1:])
+    assert (refused.code, refused.out) == (errors.EXIT_USAGE, "")
+    assert "No model is named" in refused.err
+    assert (folder / "only.gguf").exists()
+
+
+def test_show_plans_as_the_daemon_does(run: Run, folder: Path) -> None:
+    """What earlier loads took is kept free, the model's own settings hold, and what was measured is used."""
+    make_tiny_gguf(folder / "tiny-F32.gguf", context=2048)
+    plain = run("show", "tiny-F32", "--json").json["plan"]
+    here = look()
+    short = Memory(host=MemoryUse(weights=300 << 20))
+    one = Residual(
+        machine=here.machine_id, model="tiny-F32", at=1.0, options=LoadOptions(), predicted=Memory(), measured=short
+    )
+    residuals.store(one)
+    learned = run("show", "tiny-F32", "--json").json["plan"]
+    assert plain["margin"] < learned["margin"] >= 300 << 20
+    assert run("plan", "tiny-F32", "--json").json["margin"] == learned["margin"]
 
 
 def test_pull_detaches_cancels_and_lets_go(run: Run, canned: CannedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +287,11 @@ def test_pull_refuses_contradictions_before_sending(run: Run, canned: CannedDaem
     own."""
     for arguments in (("pull",), ("pull", "a/b", "--cancel", "x"), ("pull", "a/b:Q4_0", "--file", "x.gguf")):
         assert run(*arguments).code == errors.EXIT_USAGE
+    for name in ("../../etc", "a b/c", "", "o/na..me", "https://elsewhere.example/x.gguf", "a/b/../c.gguf"):
+        refused = run("pull", name)
+        assert (refused.code, "looks like" in refused.err) == (errors.EXIT_USAGE, True), name
+    assert run("pull", "a/b", "--file", "/etc/passwd").code == errors.EXIT_USAGE
+    assert run("pull", "a/b", "--revision", "../x").code == errors.EXIT_USAGE
     assert canned.asked == []
     canned.routes["POST", "/v1/local/pull"] = Answer(error("used up", "no_feasible_provider"), status=503)
     assert run("pull", "a/b").code == errors.EXIT_NO_PROVIDER
@@ -257,18 +300,19 @@ def test_pull_refuses_contradictions_before_sending(run: Run, canned: CannedDaem
 def test_progress_is_one_line_that_fits() -> None:
     """Figures stay, a long name is cut; on a narrow terminal the figures alone are shown."""
     drawn = progress.line("downloading tiny-Q4_K_M.gguf", 1e9, 2.5e9, 12e6, 79, rich=True)
-    assert drawn.endswith("40%  1.00 GB of 2.50 GB  12 MB/s  2 min 5 s")
+    assert drawn.endswith("40%  954 MiB of 2,385 MiB  12 MiB/s  2 min 5 s")
     assert len(drawn) <= 79
     assert "…" in drawn
     assert len(progress.line("x" * 50, 1.0, 2.0, None, 30, rich=False)) <= 30
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (2.5e6, "2 MB"), (2.504e9, "2.50 GB"), (None, "-")]
+    ("count", "shown"),
+    [(0, "0 MiB"), (999, "999 B"), (1 << 10, "1 KiB"), (2.5e6, "3 MiB"), (10 << 30, "10.0 GiB"), (None, "-")],
 )
-def test_sizes_are_decimal(count: float | None, shown: str) -> None:
-    """As disks and the Hub count."""
-    assert common.size(count) == shown
+def test_sizes_are_binary(count: float | None, shown: str) -> None:
+    """One unit for people: the one that memory and plans are in, never less than there is."""
+    assert size(count) == shown
 
 
 def test_model_names_complete(folder: Path) -> None:

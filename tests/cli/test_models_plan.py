@@ -12,9 +12,13 @@ import pytest
 from hybridd import errors
 from hybridd.cli import diagnostics
 from hybridd.cli.main import program
+from hybridd.local import calibration
+from hybridd.local.calibration import Calibration
+from hybridd.local.machine import look
 from tests.cli.support import Done, Run
 from tests.fakes.hub import FakeHub
 from tests.fakes.model_zoo import make_model
+from tests.fakes.range_server import RangeServer
 
 REPO = "acme/tiny-GGUF"
 
@@ -182,6 +186,43 @@ def test_one_file_of_a_repository_is_planned(run: Run, hub: FakeHub) -> None:
     assert "the nearest: " in wrong.err
 
 
+def test_a_file_on_any_web_server_is_planned(run: Run, files: dict[str, Path]) -> None:
+    """By its address, from its header, over one connection; it is not confirmed, and another page is no model."""
+    data = files["Q8_0"].read_bytes()
+    with RangeServer(b"", files={"tiny-Q8_0.gguf": data}).running() as server:
+        address = f"{server.base}/sound/tiny-Q8_0.gguf?download=secret"
+        done = run(address, "--json")
+        assert (done.code, done.json["model"], done.json["facts"]["bytes"]) == (0, "tiny-Q8_0", len(data))
+        assert "secret" not in done.out
+        assert server.connections == 1
+        assert run(address, "--confirm").code == errors.EXIT_USAGE
+        assert run(f"{server.base}/sound/none.gguf").code == errors.EXIT_USAGE
+        assert run(f"{server.base}/page.html").code == errors.EXIT_USAGE
+        ignores = run(f"{server.base}/ignores/tiny-Q8_0.gguf")
+    assert "ignores ranges" in ignores.err
+
+
+def test_a_page_of_the_hub_is_its_file(run: Run, hub: FakeHub) -> None:
+    """The address of a file's page means that file of the repository."""
+    done = run(f"{hub.url}/{REPO}/blob/main/tiny-Q4_0.gguf", "--json")
+    assert (done.code, done.json["model"]) == (0, "tiny-Q4_0")
+
+
+def test_what_was_measured_is_planned_with(run: Run, files: dict[str, Path]) -> None:
+    """The finding of `models bench` for this machine holds, as it does for the daemon; not for a simulated GPU."""
+    plain = run(str(files["Q8_0"]), "--json").json
+    assert plain["options"]["micro_batch"] == 512
+    here = look()
+    finding = Calibration(
+        machine=here.machine_id, model="tiny-Q8_0", bytes=files["Q8_0"].stat().st_size, gpu_layers=0,
+        llama_cpp=calibration.llama_version(), at=1.0, flash_attention=False, micro_batch=128, sequences=4, measured=[],
+    )  # fmt: skip
+    calibration.store(finding)
+    options = run(str(files["Q8_0"]), "--json").json["options"]
+    assert (options["micro_batch"], options["flash_attention"]) == (128, False)
+    assert run(str(files["Q8_0"]), "--gpu-mb", "4096", "--json").json["options"]["micro_batch"] == 512
+
+
 def test_a_repository_where_nothing_fits(run: Run, hub: FakeHub) -> None:
     """Exit code 1, the lines all the same, and each reason."""
     done = run(REPO, "--ctx", "900000000", "--json")
@@ -214,3 +255,11 @@ def test_only_a_file_here_can_be_confirmed(run: Run, hub: FakeHub) -> None:
     done = run(f"{REPO}:Q8_0", "--confirm")
     assert done.code == errors.EXIT_USAGE
     assert "pull the model first" in done.err
+
+
+def test_a_gated_repository_says_where_its_conditions_are(run: Run, hub: FakeHub, files: dict[str, Path]) -> None:
+    """Its list of files is open and their headers are not: the sentence is the one that a download would end with."""
+    hub.add("acme/gated-GGUF", {"gated-Q8_0.gguf": files["Q8_0"].read_bytes()}, gated=True)
+    for name in ("acme/gated-GGUF", "acme/gated-GGUF:Q8_0"):
+        done = run(name, "--json")
+        assert (done.code, f"{hub.url}/acme/gated-GGUF, then a token is needed" in done.err) == (6, True), done.err

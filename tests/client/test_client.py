@@ -344,3 +344,72 @@ def test_the_package_is_lazy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# ---- local models --------------------------------------------------------------------------------------------------
+
+PULL: dict[str, Any] = {
+    "id": "pull-1", "kind": "pull", "request": {}, "state": "running", "started": 0.0, "ended": None, "progress": {},
+    "result": None, "error": None, "downloaded": None, "stderr": [],
+}  # fmt: skip
+AT = {"state": "downloading", "file": "a.gguf", "done": 1, "total": 2, "bytes_per_second": 1}
+
+
+def pulling(canned: CannedDaemon, *views: dict[str, Any]) -> None:
+    """A pull whose job looks like each of the views in turn."""
+    rest = [{**PULL, **view} for view in views]
+    canned.routes["POST", "/v1/local/pull"] = Answer(PULL)
+    canned.routes["GET", "/v1/local/jobs/pull-1"] = lambda _asked: Answer(rest.pop(0) if len(rest) > 1 else rest[0])
+
+
+async def test_local_models_are_asked_for_by_both_clients(canned: CannedDaemon) -> None:
+    """Each method asks its route, unwraps its answer, and leaves out what was not given."""
+    canned.routes["GET", "/v1/local/models"] = Answer({"models": [{"id": "a"}]})
+    canned.routes["GET", "/v1/local/models/a%2Fb"] = Answer({"model": {"id": "a/b"}})
+    canned.routes["POST", "/v1/local/plan"] = Answer({"files": []})
+    canned.routes["POST", "/v1/local/load"] = Answer({"model": "a", "pid": 7})
+    canned.routes["POST", "/v1/local/unload"] = Answer({"model": "a", "unloaded": True})
+    canned.routes["GET", "/v1/local/resident"] = Answer({"models": [{"model": "a"}], "machine": {}})
+    canned.routes["GET", "/v1/local/jobs"] = Answer({"jobs": [PULL]})
+    canned.routes["POST", "/v1/local/jobs/pull-1/cancel"] = Answer({**PULL, "state": "cancelled"})
+    files: Any = [{"id": "a"}]
+    details: Any = {"model": {"id": "a/b"}}
+    loaded: Any = [{"model": "a"}]
+    client = Client(canned.socket)
+    async with AsyncClient(canned.socket) as other:
+        assert client.local_models(state="ready") == await other.local_models(state="ready") == files
+        assert canned.last.query == {"state": "ready"}
+        assert client.local_model("a/b") == await other.local_model("a/b") == details
+        assert client.plan_model(repository="o/n", context=9) == await other.plan_model(repository="o/n", context=9)
+        assert canned.last.body == {"repository": "o/n", "context": 9}
+        assert client.load_model("a", timeout=5)["pid"] == (await other.load_model("a", timeout=5))["pid"] == 7
+        assert canned.last.body == {"model": "a", "timeout_seconds": 5}
+        assert client.unload_model("a") is await other.unload_model("a") is True
+        assert client.resident_models() == await other.resident_models() == loaded
+        assert client.jobs() == await other.jobs() == [PULL]
+        assert client.cancel_job("pull-1")["state"] == (await other.cancel_job("pull-1"))["state"] == "cancelled"
+        with pytest.raises(errors.InvalidRequest, match="not both"):
+            client.plan_model()
+        with pytest.raises(errors.InvalidRequest, match="not both"):
+            await other.plan_model("a", repository="o/n")
+
+
+async def test_a_pull_is_followed_to_its_end(canned: CannedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is told when there is some, the result is returned; a failure raises what its code stands for."""
+    monkeypatch.setattr("hybridd.client.local_models.POLL_SECONDS", 0.0)
+    views = ({"progress": AT}, {"progress": AT}, {"state": "done", "result": {"model": "a"}, "progress": AT})
+    seen: list[dict[str, Any]] = []
+    pulling(canned, *views)
+    assert Client(canned.socket).pull_model("o/n", file="Q4_0", progress=lambda job: seen.append(job["progress"]))
+    assert seen == [{}, AT]
+    assert canned.asked[0].body == {"repo": "o/n", "file": "Q4_0"}
+    pulling(canned, *views)
+    async with AsyncClient(canned.socket) as other:
+        assert await other.pull_model("o/n") == {"model": "a"}
+    pulling(canned, {"state": "failed", "error": {"code": "rate_limited", "message": "later", "retry_after": 9}})
+    with pytest.raises(errors.ProviderError, match="later") as caught:
+        Client(canned.socket).pull_model("o/n")
+    assert (caught.value.error_code, caught.value.retry_after) == ("rate_limited", 9)
+    pulling(canned, {"state": "failed", "error": {"code": "invalid_request", "message": "no such name"}})
+    with pytest.raises(errors.InvalidRequest, match="no such name"):
+        Client(canned.socket).pull_model("o/n")

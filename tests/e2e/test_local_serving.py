@@ -144,8 +144,13 @@ def test_a_prompt_that_does_not_fit(house, upstream):
 def test_a_broken_file_says_so(house):
     """A file that is cut short fails with that reason, is tried by nobody, and is served once it is whole."""
     answer = house.chat("local:broken")
-    assert answer.status_code == 503
-    assert "bad_file" in error_of(answer)["message"]
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "load_bad_file")
+    assert "tried again when its file changes" in error_of(answer)["message"]
+    assert "retry-after" not in answer.headers
+    [record] = house.http.get("/v1/requests?limit=1").json()["requests"]
+    assert record["error_code"] == "load_bad_file"
+    told = house.http.post("/v1/route", json={"model": "local:broken", "prompt": "hello"}).json()
+    assert [one["code"] for one in told["rejected"]] == ["load_bad_file"]
     listed = {one["id"]: one for one in house.http.get("/v1/local/models").json()["models"]}
     assert listed["broken"]["state"] == "failed"
     assert "broken.gguf" in listed["broken"]["reason"]
@@ -154,6 +159,50 @@ def test_a_broken_file_says_so(house):
     make_tiny_gguf(place, seed=9)
     assert house.chat("local:broken", max_tokens=2).status_code == 200
     place.write_bytes(before)
+
+
+def test_why_a_model_cannot_be_loaded(house):
+    """Asked for alone, a model's own failure is the answer, with its numbers and its pause; in a list each candidate
+    has its true reason, and whoever can answers."""
+    configure(house, ram_limit_mb=1)
+    chat = {"messages": [{"role": "user", "content": "x"}]}
+    for path, body in (("chat/completions", chat), ("completions", {"prompt": "x"})):
+        answer = house.http.post(f"/v1/{path}", json={"model": "local:tiny", **body, "stream": path == "completions"})
+        error = error_of(answer)
+        assert (answer.status_code, error["code"]) == (503, "does_not_fit")
+        assert "MiB" in error["message"]
+        assert (error["details"]["model"], error["details"]["options"]) == ("tiny", None)
+        assert recorded(house, answer)["error_code"] == "does_not_fit"
+    answer = house.chat("local")
+    assert error_of(answer)["code"] == "no_feasible_provider"
+    codes = {one["candidate"]: one["code"] for one in error_of(answer)["details"]}
+    assert (codes["local:tiny"], codes["local:broken"]) == ("does_not_fit", "load_bad_file")
+    configure(house, others={"tasks": {"t": ["local:broken", "local:tiny"]}})
+    answer = house.chat("task:t", max_tokens=2)
+    assert answer.status_code == 200
+    assert [one["code"] for one in recorded(house, answer)["choice"]["rejected"]] == ["load_bad_file"]
+    configure(house)
+
+
+def test_a_model_that_keeps_crashing_rests_alone(house):
+    """After its second crash a model is refused with that reason and its pause; the others go on answering."""
+    place = make_tiny_gguf(house.home / "models" / "frail.gguf", seed=4, context=8192, never_ends=True)
+    body = {"model": "local:frail", "stream": True, "max_tokens": 5000, "messages": [{"role": "user", "content": "x"}]}
+    for _ in range(2):
+        house.http.post("/v1/local/load", json={"model": "frail"})
+        pid = pid_of(house, "frail")
+        with house.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            os.kill(pid, signal.SIGKILL)
+            answer.read()
+        until(lambda: not resident(house), what="the worker's end")
+    assert house.chat("local:tiny", max_tokens=2).status_code == 200
+    answer = house.chat("local:frail", max_tokens=2)
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "load_runtime")
+    assert 1 <= int(answer.headers["retry-after"]) <= 3
+    assert provider_of(house, "local")["state"] == "ready"
+    configure(house)
+    assert house.chat("local:frail", max_tokens=2).status_code == 200
+    place.unlink()
 
 
 def test_what_fits_is_not_refused_by_an_estimate(house):
@@ -199,6 +248,15 @@ def test_the_engines_refusal_is_the_callers_mistake(house):
     error = error_of(answer)
     assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
     assert (error["code"], error["param"]) == ("invalid_grammar", "grammar")
+    for param, value in (("temperature", "hot"), ("n", 0), ("stop", 5), ("keep_alive", "soon"), ("top_k", "a")):
+        answer = house.chat("local:tiny", **{param: value})
+        error = error_of(answer)
+        assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_request", param)
+    answer = house.chat("local:tiny", audio={"voice": "x"})
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "unsupported")
+    king = {"model": "local:tiny", "messages": [{"role": "king", "content": "x"}]}
+    answer = house.http.post("/v1/chat/completions", json=king)
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "messages[0].role")
 
 
 def test_a_new_file_needs_no_reload(house):

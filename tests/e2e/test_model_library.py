@@ -97,6 +97,30 @@ def test_a_cancelled_pull_is_counted_and_the_next_goes_on(house: House, hub: Fak
     assert hub.requests("cdn")[-1].headers["range"] == f"bytes={there}-"
 
 
+def test_a_broken_file_of_the_hub_is_not_called_ready(house: House, hub: FakeHub) -> None:
+    """What arrives just as it is on the Hub and is no model is kept, named with its fault, and the command fails."""
+    hub.add("acme/cut-GGUF", {"cut-Q4_K_M.gguf": hub.repos[REPO].files["tiny-Q4_K_M.gguf"][:200_000]})
+    done = house.cli("models", "pull", "acme/cut-GGUF")
+    assert (done.returncode, "ready" in done.stdout) == (1, False), done.stdout
+    assert "cut short" in done.stdout
+
+
+def test_the_running_daemons_configuration_is_planned_with(house: House, tmp_path: Path) -> None:
+    """A daemon that was started with `--config` has models and wishes of its own; `models plan` takes those."""
+    make_tiny_gguf(tmp_path / "mine.gguf")
+    house.write_config({"local": {"models_dir": str(tmp_path), "context": 128, "parallel": 2}})
+    assert house.http.post("/v1/reload", json={}).status_code == 200
+    done = house.cli("models", "plan", "mine", "--json")
+    assert done.returncode == 0, done.stderr
+    options = json.loads(done.stdout)["options"]
+    assert (options["context"], options["sequences"]) == (256, 2)
+    shown = json.loads(house.cli("models", "show", "mine", "--json").stdout)
+    assert shown["plan"]["options"] == options
+    assert house.cli("models", "plan", "mine", "--config", str(tmp_path / "none.json")).returncode == 3
+    many = house.http.post("/v1/local/pull", json={"repo": REPO, "parallel": 257})
+    assert (many.status_code, many.json()["error"]["param"]) == (400, "parallel")
+
+
 def test_what_brings_nothing_is_no_download(house: House, hub: FakeHub) -> None:
     """A pull of a repository that is not there, and one of a file that is here already, use up no download."""
     assert house.cli("models", "pull", "nobody/nothing").returncode != 0
@@ -122,3 +146,58 @@ def test_no_download_outlives_its_daemon(house: House, hub: FakeHub) -> None:
     house.start()
     done = house.cli("models", "pull", f"{REPO}:Q4_K_M", "--json")
     assert json.loads(done.stdout)["result"]["files"][0]["resumed"] > 0
+
+
+def test_a_repository_is_planned_by_the_daemon(house: House, hub: FakeHub) -> None:
+    """POST /v1/local/plan looks at every file from its header, at one in full, and at a file by its address; nothing is
+    downloaded, counted or listed as a job."""
+
+    def ask(**asked: Any) -> Any:
+        return house.http.post("/v1/local/plan", json=asked)
+
+    whole = ask(repository=REPO, context=256).json()
+    assert {one["file"]: one["context"] for one in whole["files"]} == {"tiny-Q4_K_M.gguf": 256, "tiny-Q8_0.gguf": 256}
+    assert [one["file"] for one in whole["files"] if one["taken"]] == ["tiny-Q8_0.gguf"]
+    one = ask(repository=f"{REPO}:Q4_K_M").json()
+    assert (len(one["files"]), one["plan"]["model"]) == (1, "tiny-Q4_K_M")
+    page = ask(repository=f"{hub.url}/{REPO}/resolve/main/tiny-Q8_0.gguf").json()
+    assert page["plan"]["model"] == "tiny-Q8_0"
+    assert downloads(house) == (0, 0)
+    assert house.http.get("/v1/local/jobs").json() == {"jobs": []}
+    for wrong, status, code in (
+        ({"repository": "nobody/nothing"}, 404, "repository_not_found"),
+        ({"repository": f"{REPO}:Q2_K"}, 404, "file_not_found"),
+        ({"repository": "../x"}, 400, "invalid_request"),
+        ({"repository": REPO, "context": 0}, 400, "invalid_request"),
+        ({"repository": REPO, "model": "x"}, 400, "invalid_request"),
+        ({}, 400, "invalid_request"),
+    ):
+        answer = ask(**wrong)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), wrong
+
+
+def test_a_name_that_is_none_starts_nothing(house: House, hub: FakeHub) -> None:
+    """A pull of a malformed name, file or revision is refused before anything is counted, written or started."""
+    for wrong in ({"repo": "../../etc"}, {"repo": REPO, "file": "../x"}, {"repo": REPO, "revision": "../x"}):
+        answer = house.http.post("/v1/local/pull", json=wrong)
+        assert (answer.status_code, "looks like" in answer.json()["error"]["message"]) == (400, True), wrong
+    assert house.http.get("/v1/local/jobs").json() == {"jobs": []}
+    assert downloads(house) == (0, 0)
+    assert not (house.home / "cache").exists()
+    assert hub.asked == []
+
+
+def test_a_file_that_is_put_into_the_folder_is_found_at_the_next_request(house: House) -> None:
+    """By its plain name, in a call, in a question about routing, and among the models; nobody's name stays unknown."""
+    own = house.home / ".local" / "share" / "hybridd" / "models"
+    own.mkdir(parents=True)
+    make_tiny_gguf(own / "first.gguf", seed=1)
+    chosen = house.http.post("/v1/route", json={"model": "first", "prompt": "hello there"}).json()
+    assert chosen["chosen_model"] == "local:first"
+    make_tiny_gguf(own / "second.gguf", seed=2)
+    assert house.http.get("/v1/models/local:second").json()["id"] == "local:second"
+    make_tiny_gguf(own / "third.gguf", seed=3)
+    body = {"model": "third", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 2}
+    assert house.http.post("/v1/chat/completions", json=body).headers["x-hybridd-model"] == "third"
+    answer = house.http.post("/v1/chat/completions", json={**body, "model": "nobody"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")

@@ -23,13 +23,14 @@ class Asked(NamedTuple):
 
 
 class RangeServer:
-    """``asked``: the requests so far. ``/BEHAVIOUR`` serves ``data``, ``/BEHAVIOUR/NAME`` the bytes of that name in
-    ``files``."""
+    """``asked``: the requests so far, over ``connections`` connections. ``/BEHAVIOUR`` serves ``data``,
+    ``/BEHAVIOUR/NAME`` the bytes of that name in ``files``."""
 
     def __init__(self, data: bytes, *, files: Mapping[str, bytes] | None = None, tls: tuple[Path, Path] | None = None):
         self.data = data
         self.files = dict(files or {})
         self.asked: list[Asked] = []
+        self.connections = 0
         self.ended = threading.Event()
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = _Server(("127.0.0.1", 0), handler)
@@ -69,6 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
     owner: RangeServer
     protocol_version = "HTTP/1.1"
 
+    def setup(self) -> None:
+        super().setup()
+        self.owner.connections += 1
+
     def log_message(self, *_: object) -> None:
         """Silence."""
 
@@ -105,6 +110,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _sound(self, data: bytes, download: str = "") -> None:
         self._part(data)
+
+    def _closes(self, data: bytes) -> None:
+        """Hangs up after each answer, without having said so."""
+        self._part(data)
+        self.close_connection = True
+
+    def _hangs_up(self, data: bytes, after: str = "1") -> None:
+        """Takes so many requests; the next ones of the connection find it closed, without a byte of an answer."""
+        self.taken = getattr(self, "taken", 0) + 1
+        if self.taken <= int(after):
+            self._part(data)
+        else:
+            self.close_connection = True
+
+    def _cookie(self, data: bytes) -> None:
+        self._part(data, Set_Cookie="track=1; Path=/")
+
+    def _slow_later(self, data: bytes) -> None:
+        """The first request of a connection is answered, the second is dripped."""
+        self.taken = getattr(self, "taken", 0) + 1
+        self._part(data) if self.taken == 1 else self._drips(data)
 
     def _ignores(self, data: bytes) -> None:
         self._answer(200, data, ETag='"one"')

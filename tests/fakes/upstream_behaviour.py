@@ -48,6 +48,8 @@ class Behaviour(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
 
     content: str | None = None
     """The text that the model says, instead of the fixed sentence."""
+    thoughts: str | None = None
+    """What it thinks before it answers: `reasoning_content` of the message, or of deltas before the content's."""
     chunks: int | None = None
     """How many words (and streamed chunks) the answer has; wins over the request's max_tokens."""
     tool_calls: list[dict[str, Any]] | None = None

@@ -98,6 +98,7 @@ class Reply(msgspec.Struct, kw_only=True):
     """What the model says, before it is put into a shape."""
 
     pieces: list[str]
+    thoughts: list[str]
     tool_calls: list[dict[str, Any]] | None
     finish: str
     usage: dict[str, Any] | None
@@ -127,7 +128,14 @@ def reply(ask: Ask, behaviour: Behaviour, prompt: int, kind: Kind) -> Reply:
     }
     if behaviour.usage is not None:
         usage = behaviour.usage
-    return Reply(pieces=pieces, tool_calls=calls or None, finish=finish, usage=None if behaviour.no_usage else usage)
+    thoughts = [f"{word} " for word in (behaviour.thoughts or "").split()] if kind == "chat" else []
+    return Reply(
+        pieces=pieces,
+        thoughts=thoughts,
+        tool_calls=calls or None,
+        finish=finish,
+        usage=None if behaviour.no_usage else usage,
+    )
 
 
 def answer_body(ask: Ask, said: Reply, kind: Kind) -> bytes:
@@ -136,6 +144,8 @@ def answer_body(ask: Ask, said: Reply, kind: Kind) -> bytes:
         message: dict[str, Any] = {"role": "assistant", "content": "".join(said.pieces), "refusal": None}
         if said.tool_calls:
             message = {"role": "assistant", "content": None, "tool_calls": said.tool_calls}
+        if said.thoughts:
+            message["reasoning_content"] = "".join(said.thoughts)
         choice: dict[str, Any] = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finish}
     else:
         choice = {"index": 0, "text": "".join(said.pieces), "logprobs": None, "finish_reason": said.finish}
@@ -177,7 +187,7 @@ def answer_events(ask: Ask, said: Reply, kind: Kind, *, done: bool) -> list[list
 
 def _deltas(said: Reply) -> list[dict[str, Any]]:
     if not said.tool_calls:
-        return [{"content": piece} for piece in said.pieces]
+        return [*({"reasoning_content": one} for one in said.thoughts), *({"content": one} for one in said.pieces)]
     deltas = []
     for index, call in enumerate(said.tool_calls):
         for i, fragment in enumerate(_fragments(call)):

@@ -63,6 +63,9 @@ class Local(Provider):
         if "fail" in how:
             raise LoadFailed(how["fail"], how.get("says", "it fails"))
         self.note("loaded")
+        if how.get("dies_loaded"):
+            await asyncio.sleep(0.1)
+            os._exit(3)
 
     async def stop(self):
         self.note("stop")
@@ -74,7 +77,7 @@ class Local(Provider):
         return [Model(id=self.settings["model"], context=options["context"], details={"loaded": loaded})]
 
     async def probe(self):
-        return ProbeResult(details={"steps": self.steps, "busy": self.stuck or True})
+        return ProbeResult(details={"steps": self.steps, "busy": self.stuck or True, "tokens_per_second": 41.5})
 
     async def generate(self, request, stream):
         text = request.prompt_text

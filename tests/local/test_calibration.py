@@ -49,19 +49,39 @@ def facts(tmp_path_factory):
 def test_a_small_difference_is_noise():
     """Another candidate is chosen only when it is more than 3 % faster; otherwise the plan's own stays."""
     own = measured()
-    assert calibration.best([own, measured(micro_batch=256, prefill=1010.0)]) is own
+    assert calibration.judge([own, measured(micro_batch=256, prefill=1010.0)]).chosen is own
     faster = measured(micro_batch=128, prefill=1200.0)
-    assert calibration.best([own, faster]) is faster
+    assert calibration.judge([own, faster]).chosen is faster
     slower_answers = measured(flash=False, prefill=1100.0, decode={1: 80.0})
-    assert calibration.best([own, slower_answers]) is own
+    assert calibration.judge([own, slower_answers]).chosen is own
+
+
+def test_a_difference_within_the_spread_is_chance():
+    """What repetitions differ by is not taken for a gain: the plan's own choice stays, and the share is told."""
+    own = measured(decode={1: 1e9})
+    faster = msgspec.structs.replace(own, micro_batch=128, prefill_per_second=1200.0)
+    verdict = calibration.judge([own, faster])
+    assert (verdict.chosen, verdict.noise) == (faster, 0.03)
+    assert verdict.gain == pytest.approx(1 / 6, rel=1e-3)
+    shaky = [msgspec.structs.replace(one, prefill_spread=0.1) for one in (own, faster)]
+    verdict = calibration.judge(shaky)
+    assert (verdict.chosen, verdict.fastest) == (shaky[0], shaky[1])
+    assert verdict.noise == pytest.approx(0.2, rel=1e-3)
+
+
+def test_a_width_within_the_spread_is_as_good_as_a_wider_one():
+    """Four sequences at 90 % of what eight do are enough when the figures vary by more than is missing."""
+    decode = {1: 100.0, 4: 180.0, 8: 200.0}
+    assert calibration.width(measured(decode=decode)) == 8
+    assert calibration.width(msgspec.structs.replace(measured(decode=decode), decode_spread={4: 0.1})) == 4
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e6), st.floats(1, 1e6)), min_size=1, max_size=12))
 def test_the_choice_is_never_clearly_beaten(speeds):
-    """No candidate answers the measured request more than 3 % faster than the chosen one."""
+    """No candidate answers the measured request in 3 % less time than the chosen one."""
     found = [measured(micro_batch=64 + i, prefill=p, decode={1: d}) for i, (p, d) in enumerate(speeds)]
-    chosen = calibration.best(found)
-    assert chosen.seconds() <= min(one.seconds() for one in found) * 1.03 + 1e-9
+    chosen = calibration.judge(found).chosen
+    assert chosen.seconds() <= min(one.seconds() for one in found) / 0.97 + 1e-9
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from msgspec.structs import replace
 from hybridd.local.dry_run import dry_run
 from hybridd.local.facts import ModelFacts, facts_of
 from hybridd.local.gguf import open_model
+from hybridd.local.machine import look
 from hybridd.local.memory import estimate
+from hybridd.local.plan import Request, plan
 from hybridd.local.types import LoadFailure, LoadOptions, Memory
 from plugins.llama_cpp.measure import MIB, measured
 from tests.fakes.model_zoo import Zoo
@@ -33,6 +35,17 @@ async def test_llama_cpp_confirms_the_plan(zoo: Zoo, kind: str) -> None:
     assert told.host.recurrent == pytest.approx(predicted.host.recurrent, rel=0.02, abs=MIB // 64)
     assert told.host.compute == pytest.approx(predicted.host.compute, rel=0.1, abs=MIB)
     assert told.device.total == 0
+
+
+async def test_an_encoders_batch_is_shared_out_evenly(zoo: Zoo) -> None:
+    """Any context with any number of sequences can be loaded: what is planned rounds the batch up, and so does who asks
+    llama.cpp."""
+    one = facts(zoo.path("bert"))
+    planned = plan(one, look(), Request(context=301, parallel=3)).options
+    assert planned is not None
+    assert (planned.micro_batch, planned.batch) == (303, 303)
+    for options in (planned, LoadOptions(context=301, sequences=8, batch=301, micro_batch=301)):
+        assert isinstance(await dry_run(one, options), Memory)
 
 
 async def test_a_file_that_llama_cpp_refuses_is_a_bad_file(zoo: Zoo, tmp_path: Path) -> None:

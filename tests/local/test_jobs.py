@@ -11,9 +11,9 @@ import pytest
 from hybridd import locations
 from hybridd.bus import EventBus
 from hybridd.clocks import SystemClock
-from hybridd.errors import NotFound
+from hybridd.errors import DeadlineExceeded, NotFound
 from hybridd.local import jobs
-from hybridd.local.jobs import Job, Jobs, TooManyJobs
+from hybridd.local.jobs import Job, Jobs, Refused, TooManyJobs
 
 CHILD = """
 import json, os, sys, time
@@ -108,3 +108,39 @@ def test_modules_exist() -> None:
     import importlib.util
 
     assert all(importlib.util.find_spec(module) for module in jobs.MODULES.values())
+
+
+async def test_a_question_is_answered_and_is_no_job(started: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child's result goes to who asked; no job is listed; its error has the code and status that it gave."""
+    monkeypatch.setitem(jobs.MODULES, "plan", "job_child")
+    assert (await started.ask("plan", {"repo": "a"}, 20))["asked"] == {"repo": "a"}
+    assert started.all() == []
+    with pytest.raises(Refused, match="no") as caught:
+        await started.ask("plan", {"fail": 1}, 20)
+    assert (caught.value.error_code, caught.value.status) == ("x", 502)
+    with pytest.raises(Refused, match="last words"):
+        await started.ask("plan", {"die": 1}, 20)
+
+
+async def test_questions_are_bounded(started: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In time and in number; the child of one that is given up is ended."""
+    monkeypatch.setitem(jobs.MODULES, "plan", "job_child")
+    waiting = [asyncio.create_task(started.ask("plan", {"wait": 1}, 60)) for _ in range(jobs.MAX_ASKED)]
+    while len(started._children) < jobs.MAX_ASKED:
+        await asyncio.sleep(0.01)
+    pids = [child.pid for child in started._children.values()]
+    with pytest.raises(TooManyJobs, match="at most 2"):
+        await started.ask("plan", {}, 60)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    async with asyncio.timeout(10):
+        while any(Path(f"/proc/{pid}").exists() and _runs(pid) for pid in pids):
+            await asyncio.sleep(0.01)
+    with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s"):
+        await started.ask("plan", {"wait": 1}, 0.2)
+    assert started._children == {}
+
+
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

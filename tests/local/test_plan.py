@@ -205,6 +205,16 @@ def test_hard_wishes_are_kept_or_refused() -> None:
     assert refused.memory.host.total > 16 * GIB
 
 
+def test_who_has_cells_of_their_own() -> None:
+    """On the processor each of several asked-for sequences has its own cells; they share them on a GPU, where there is
+    only one sequence, and where nobody said how many: then any of them may use the whole context."""
+    cpu, gpu = machine_with(), machine_with(gpu_of(8 * GIB))
+    for machine, parallel, shared in ((cpu, 4, False), (cpu, 1, True), (cpu, None, True), (gpu, 4, True)):
+        made = plan(SMALL, machine, Request(context=2048, parallel=parallel))
+        assert made.options is not None
+        assert made.options.unified is shared
+
+
 def test_beyond_the_training_is_allowed_and_said() -> None:
     """A context longer than the model was trained for is the user's wish; the plan warns."""
     made = plan(SMALL, machine_with(gpu_of(8 * GIB)), Request(context=65_536))
@@ -315,6 +325,25 @@ def test_wishes_below_one_are_refused(wish: str) -> None:
     """A mistake of the caller's, not a plan."""
     with pytest.raises(InvalidRequest, match=f"{wish} is 0"):
         plan(SMALL, machine_with(), replace(Request(), **{wish: 0}))
+
+
+def test_learned_positions_are_all_there_is() -> None:
+    """A context that was asked for, of all models say, ends where the model's table of positions does; one with RoPE
+    gets what was asked for."""
+    wish = Request(context=8_192, parallel=2)
+    for learned, expected in ((True, 512), (False, 8_192)):
+        made = plan(replace(SMALL, trained_context=512, learned_positions=learned), machine_with(), wish)
+        assert made.options is not None
+        assert (made.sequence_context, made.options.context) == (expected, 2 * expected)
+        assert any("has no positions for the 8,192" in reason for reason in made.reasons) == learned
+
+
+def test_more_sequences_than_llama_cpp_has_are_refused() -> None:
+    """No load could keep such a plan."""
+    most = plan(SMALL, machine_with(), Request(parallel=256, context=256))
+    assert most.options is not None
+    with pytest.raises(InvalidRequest, match="parallel is 257"):
+        plan(SMALL, machine_with(), Request(parallel=257, context=256))
 
 
 @st.composite

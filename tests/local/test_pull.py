@@ -31,6 +31,7 @@ def test_a_pull_lands_in_the_hubs_cache_layout_and_is_found_by_the_local_provide
     assert list(gguf_files.find([place.cache])) == ["tiny-Q4_K_M"]
     entry = index.read(place.state / "library.json")[str(home / "blobs" / sha256(BODY))]
     assert (entry.source, entry.repo, entry.sha256) == ("hub", REPO, sha256(BODY))
+    assert "magic number" in done["problem"], "what has arrived is no model"
     assert place.outside() == []
 
 

@@ -119,7 +119,8 @@ def test_a_file_name_that_leads_elsewhere_is_never_offered(place: Place) -> None
     """Whatever the Hub lists, a name that is no plain relative path is as if it were not there."""
     evil = ("../../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "a\\..\\evil.gguf", "\x1b[2Jevil.gguf")
     place.hub.add("acme/evil", {**dict.fromkeys(evil, BODY), "fine-Q4_0.gguf": BODY})
-    assert place.pull("acme/evil", file=evil[0]).error["code"] == "file_not_found"
+    assert place.pull("acme/evil", file=evil[0]).error["code"] == "invalid_request"
+    assert place.pull("acme/evil", file="evil.gguf").error["code"] == "file_not_found"
     assert place.pull("acme/evil").result["model"] == "fine-Q4_0"
     assert place.outside() == []
 

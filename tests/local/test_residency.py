@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from hybridd.errors import DeadlineExceeded, ProviderError
+from hybridd.local.residency_views import listing, residents
 from hybridd.providers import CallFailed
 from tests.local.residency_support import alive, home
 
@@ -100,6 +101,19 @@ async def test_killed_in_a_call() -> None:
         assert house.hub.providers["local"].in_flight == 0
 
 
+async def test_the_speed_is_told_while_a_call_is_open() -> None:
+    """As the worker says it, every few seconds; nothing is said of a worker that answers nobody."""
+    async with home() as house:
+        house.model("a")
+        await house.apply()
+        await house.load("a")
+        assert residents(house.residency)[0].tokens_per_second is None
+        call = house.generate("a", "slow 60")
+        await house.until(lambda: residents(house.residency)[0].tokens_per_second == 41.5)
+        await call.result()
+        await house.until(lambda: residents(house.residency)[0].tokens_per_second is None)
+
+
 @pytest.mark.parametrize("how", ["stopped", "freeze", "stuck"])
 async def test_hang_is_noticed_and_replaced(how: str) -> None:
     """A worker that is stopped (SIGSTOP), whose loop does not turn, or that makes no decoding step while a call is open
@@ -113,6 +127,8 @@ async def test_hang_is_noticed_and_replaced(how: str) -> None:
             os.kill(pid, signal.SIGSTOP)
         with pytest.raises(CallFailed, match=r"did not answer|no decoding step|heartbeats missed"):
             await asyncio.wait_for(call.result(), 8)
+        assert "ready" not in [one.state for one in residents(house.residency)]
+        assert "ready" not in [one.state for one in await listing(house.residency)]
         await house.until(lambda: not alive(pid))
         await house.until(lambda: house.residency.pause("a"))
         pause = house.residency.pause("a")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import Collection
 from pathlib import Path
 
@@ -142,3 +145,95 @@ async def test_the_worker_sees_the_card_it_was_planned_for() -> None:
         await house.residency.unload("a")
         pid = await house.load("a")
         assert "CUDA_VISIBLE_DEVICES=" in environ_of(pid)
+
+
+@pytest.mark.parametrize("end", ["crash", "unload", "crash in its unload", "failed load"])
+async def test_a_dead_workers_video_memory_is_waited_for(end: str) -> None:
+    """Whatever a worker died of: the next load starts when its memory is free again, and is offloaded whole, although
+    its process was gone long before."""
+    card = Card(500 * MIB, 450 * MIB, late=6)
+    async with home(card.ports) as house:
+        card.house = house
+        house.model("a")
+        house.model("b", seed=1)
+        await house.apply(vram_limit_mb=500)
+        if end == "failed load":
+            house.behave("a", dies_loaded=1)
+            with pytest.raises(ProviderError, match="load"):
+                await house.load("a")
+            [pid, *_] = reversed(house.starts("a"))
+        else:
+            pid = await house.load("a")
+        if "crash" in end:
+            os.kill(pid, signal.SIGKILL)
+        unloading = asyncio.create_task(house.residency.unload("a")) if "unload" in end else None
+        await house.until(lambda: house.residency.leaving.awaited == ["a"])
+        assert not alive(pid)
+        before = len(card.log)
+        loading = asyncio.create_task(house.ask("b"))
+        waits = "b: waiting for the memory of a to be free again"
+        await house.until(lambda: (running := house.residency.load_of("b")) is not None and running.text == waits)
+        answer = await loading
+        if unloading is not None:
+            await unloading
+        assert answer["options"]["gpu_layers"] == 3
+        frees = [free for free, _ in card.log[before:]]
+        assert (frees[0], frees[-1]) == (50 * MIB, 500 * MIB)
+
+
+async def test_memory_that_was_back_before_anybody_looked(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that died while it was about to be unloaded: what it held is free already, and nothing is waited for."""
+    card = Card(500 * MIB, 450 * MIB)
+    async with home(card.ports) as house:
+        card.house = house
+        house.model("a")
+        await house.apply(vram_limit_mb=500)
+        pid = await house.load("a")
+        os.kill(pid, signal.SIGKILL)
+        while alive(pid):  # without a turn of the loop: nobody knows yet
+            pass
+        await house.residency.unload("a")
+        assert "is not back" not in caplog.text
+
+
+async def test_memory_that_never_comes_back_does_not_stop_the_next_load() -> None:
+    """After the time that it may take, the next model is planned with what is free."""
+    card = Card(500 * MIB, 480 * MIB, late=10_000)
+    async with home(card.ports) as house:
+        card.house = house
+        house.model("a")
+        house.model("b", seed=1)
+        await house.apply(vram_limit_mb=500)
+        os.kill(await house.load("a"), signal.SIGKILL)
+        await house.until(lambda: house.residency.worker("a") is None)
+        answer = await house.ask("b")
+        assert answer["options"]["gpu_layers"] == 0
+
+
+class TwoCards(Card):
+    """A small card that is free, and beside it the large one on which workers hold ``each`` bytes."""
+
+    def look(self, own: Collection[int]) -> MachineFacts:
+        machine = super().look(own)
+        [large] = machine.gpus
+        small = Gpu(index=0, name="small", total=32 * MIB, free=32 * MIB, uuid="GPU-small")
+        return msgspec.structs.replace(machine, gpus=(small, msgspec.structs.replace(large, index=1, name="large")))
+
+
+async def test_of_two_cards_the_roomier_is_taken_and_given_back() -> None:
+    """A model goes to the card with more room, is told in its plan, sees no other; what it gives back when it leaves is
+    counted on that card, so that the next one takes its place there instead of going to the processor."""
+    card = TwoCards(500 * MIB, 450 * MIB)
+    async with home(card.ports) as house:
+        card.house = house
+        house.model("a")
+        house.model("b", seed=1)
+        await house.apply(vram_limit_mb=1000)
+        pids = [await house.load("a"), await house.load("b")]
+        assert not alive(pids[0])
+        assert "CUDA_VISIBLE_DEVICES=GPU-7" in environ_of(pids[1])
+        worker = house.residency.worker("b")
+        assert worker is not None
+        assert (worker.plan.gpu, worker.plan.gpu_uuid, worker.plan.target) == ("large", "GPU-7", "gpu")
+        assert "Of 2 GPUs it is loaded on large (number 1)" in " ".join(worker.plan.reasons)
+        assert any("small" in one.reason for one in worker.plan.rejected)

@@ -15,7 +15,9 @@ from hybridd.errors import NotFound
 from hybridd.local import gguf
 from hybridd.local.gguf import BadGguf
 from hybridd.local.gguf_url import open_url
-from hybridd.local.http_source import HttpSource, shown
+from hybridd.local.http_link import Link
+from hybridd.local.http_source import HttpSource
+from hybridd.local.names import shown_url
 from hybridd.local.sources import SourceError
 from tests.fakes import hostile_gguf as make
 from tests.fakes.range_server import RangeServer
@@ -38,6 +40,50 @@ def test_ranges_give_the_file_s_bytes(server: RangeServer) -> None:
         assert source.read(offset, length) == BYTES[offset : offset + length]
     with pytest.raises(SourceError, match="was asked for"):
         source.read(len(BYTES) - 5, 6)
+
+
+def test_one_connection_serves_many_ranges_and_files(server: RangeServer) -> None:
+    """Ranges of a file share a connection, files read over one link too, also behind a redirect."""
+    link = Link()
+    source = HttpSource(f"{server.base}/sound", link=link)
+    source.read(500_000, 10)
+    source.read(1_500_000, 10)
+    HttpSource(f"{server.base}/redirect?to=/sound", link=link).read(1_000_000, 10)
+    assert (len(server.asked), server.connections) == (6, 1)
+    link.close()
+
+
+@pytest.mark.parametrize("path", ["/closes", "/hangs-up?after=1", "/hangs-up?after=2"])
+def test_a_connection_that_the_server_closed_is_opened_anew(server: RangeServer, path: str) -> None:
+    """A kept connection that is gone at the next range, or goes while it is asked, costs a new one and no error."""
+    source = HttpSource(server.base + path)
+    for at in (500_000, 1_000_000, 1_500_000):
+        assert source.read(at, 10) == BYTES[at : at + 10]
+    assert server.connections >= 2
+
+
+def test_a_new_connection_without_an_answer_is_an_error(server: RangeServer) -> None:
+    """A server that never answers is not asked again and again."""
+    with pytest.raises(SourceError, match="cannot be read"):
+        HttpSource(f"{server.base}/hangs-up?after=0")
+    assert len(server.asked) == 1
+
+
+def test_cookies_are_not_sent_back(server: RangeServer) -> None:
+    """What a server sets with one range is not told with the next."""
+    source = HttpSource(f"{server.base}/cookie")
+    source.read(1_000_000, 10)
+    assert [one.headers.get("cookie") for one in server.asked] == [None, None]
+
+
+def test_the_deadline_holds_on_a_kept_connection(server: RangeServer) -> None:
+    """A connection that was good for one range and drips at the next is cut, and not tried again."""
+    source = HttpSource(f"{server.base}/slow-later", deadline=0.5)
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=r"within 0\.5 s"):
+        source.read(1_000_000, 10)
+    assert time.monotonic() - began < 5
+    assert (len(server.asked), server.connections) == (2, 1)
 
 
 def test_a_large_header_takes_few_requests_and_no_tensors(tmp_path: Path) -> None:
@@ -220,8 +266,8 @@ def test_a_signed_address_that_expired_is_asked_for_again(server: RangeServer) -
 
 def test_names_in_messages_carry_no_secrets() -> None:
     """A signature in the query and a password before the host are not shown."""
-    assert shown("https://u:p@h.example:8/a/b.gguf?X-Amz-Signature=s#f") == "https://h.example:8/a/b.gguf"
-    assert shown("a/b?c") == "a/b"
+    assert shown_url("https://u:p@h.example:8/a/b.gguf?X-Amz-Signature=s#f") == "https://h.example:8/a/b.gguf"
+    assert shown_url("a/b?c") == "a/b"
 
 
 @pytest.fixture(scope="module")

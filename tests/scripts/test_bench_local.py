@@ -160,7 +160,7 @@ def test_the_engine_alone_tells_its_own_share(tiny):
     pytest.importorskip("llama_cpp")
     wanted = {
         "path": str(tiny), "context": 512, "sequences": 4, "batch": 256, "micro_batch": 64, "threads": 1,
-        "callers": 2, "calls": 1, "prompt_tokens": 20, "new_tokens": 8, "temperature": 0.8,
+        "unified": True, "callers": 2, "calls": 1, "prompt_tokens": 20, "new_tokens": 8, "temperature": 0.8,
     }  # fmt: skip
     told = local_engine._run(wanted, {"PATH": os.environ["PATH"]})
     assert told["answer_tokens"] == 16

@@ -183,6 +183,7 @@ async def test_a_page_is_not_shifted_by_newer_requests(database: Database) -> No
         (RequestFilter(q="RATE_LIMITED"), 5),
         (RequestFilter(q="m_1%"), 1),
         (RequestFilter(q="other:m1"), 10),
+        (RequestFilter(q="429"), 5),
         (RequestFilter(q=ids.encode(T0_US + 3000)), 1),
         (RequestFilter(q="nothing like it"), 0),
     ],
@@ -306,6 +307,20 @@ async def test_feedback(database: Database) -> None:
     assert [(view.id, view.score) for view in listed] == [(second, -0.5), (first, 1.0)]
     about = await database.reader.run(lambda c: feedback.page(c, request_id=T0_US))
     assert [(view.request_id, view.comment) for view in about] == [(ids.encode(T0_US), "good")]
+
+
+async def test_a_request_has_its_last_score(database: Database) -> None:
+    """Only the newest of several, and none where nobody has said anything."""
+    await _record(database, 0)
+    number = T0_US
+    before = await database.reader.run(one, number)
+    assert before is not None
+    assert before.score is None
+    await database.writer.call(lambda c: feedback.add(c, at=1.0, score=1.0, request_id=number))
+    await database.writer.call(lambda c: feedback.add(c, at=1.0, score=-0.5, request_id=number))
+    after = await database.reader.run(one, number)
+    assert after is not None
+    assert after.score == -0.5
 
 
 async def test_remembered_state(database: Database) -> None:

@@ -12,7 +12,7 @@ from hybridd.cli.options import command, socket_option
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
 
-KINDS = ("snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "dropped")
+KINDS = ("snapshot", "provider", "quota", "request", "alert", "plugin", "host", "job", "log", "dropped")
 
 
 @command("hybridd events --kinds request,alert", "hybridd events --count 1 | jq .data.limits")

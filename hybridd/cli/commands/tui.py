@@ -56,11 +56,8 @@ def cli(socket: Path | None, web: bool, port: int, **given: object) -> int:
         if find_spec(module) is None:
             raise HybriddError(f"The dashboard needs {module}: pip install 'hybridd[tui]'", code="not_installed")
     if web:
-        if given["record"] is not None:
-            raise click.UsageError("--record writes what one dashboard sees; it does not go with --web")
         options = import_module("tui.settings").Options(socket=socket or locations.socket_path(), **given)
-        diagnostics.note(_("Open this in a browser on this machine; Ctrl-C ends it."))
-        import_module("tui.web").run(options, port, output.emit_now)
+        import_module("tui.web").run(options, port, _tell)
         return EXIT_OK
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("the dashboard needs a terminal; 'hybridd status' and 'hybridd events' print instead")
@@ -68,3 +65,8 @@ def cli(socket: Path | None, web: bool, port: int, **given: object) -> int:
     settings, main = import_module("tui.settings"), import_module("tui.__main__")
     result: int = main.run(settings.Options(socket=socket or locations.socket_path(), **given))
     return result
+
+
+def _tell(address: str) -> None:
+    diagnostics.note(_("Open this in a browser on this machine; Ctrl-C ends it."))
+    output.emit_now(address)

@@ -49,6 +49,8 @@ def _facts(request: dict[str, Any]) -> None:
         "latency": text.milliseconds(request.get("latency_ms")),
         "cache": request.get("cache") or "-",
     }
+    if request.get("score") is not None:
+        facts["rated"] = f"{request['score']:+g}"
     for name, value in facts.items():
         output.emit(f"{name + ':':<10} {value}")
 

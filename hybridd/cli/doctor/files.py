@@ -14,6 +14,7 @@ from hybridd.cli.doctor.finding import Finding
 from hybridd.config import loader
 from hybridd.config.resolve import resolve
 from hybridd.config.resolved import Resolved
+from hybridd.contracts.units import size
 from hybridd.errors import ConfigError
 
 LOW_BYTES = 500 * 1_000_000
@@ -105,7 +106,7 @@ def disk() -> list[Finding]:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    shown = f"{free / 1e9:.1f} GB free at {place}"
+    shown = f"{size(free)} free at {place}"
     if free < LOW_BYTES:
         return [Finding("disk", "warning", shown, "make room: a full disk stops every call")]
     return [Finding("disk", "ok", shown)]

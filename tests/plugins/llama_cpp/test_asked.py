@@ -112,7 +112,7 @@ def test_wrong_parameters(name: str, value: Any) -> None:
     """A wrong value is the caller's mistake, named, and costs nothing."""
     failure = refused(**{name: value})
     assert failure.error.kind == "bad_request"
-    assert (failure.error.param or "").split(".")[0] == name
+    assert re.split(r"[.[]", failure.error.param or "")[0] == name
     assert len(failure.message) < 500
 
 
@@ -129,7 +129,7 @@ def test_what_the_engine_cannot_do(name: str, value: Any) -> None:
     """It is not ignored: the router may find somebody who can."""
     failure = refused(**{name: value})
     assert failure.error.kind == "unsupported"
-    assert (failure.error.param or "").split(".")[0] == name
+    assert re.split(r"[.[]", failure.error.param or "")[0] == name
 
 
 def test_neutral_wishes() -> None:
@@ -142,6 +142,15 @@ def test_neutral_wishes() -> None:
 def test_what_has_no_effect_is_named() -> None:
     """Parameters without effect, and unknown ones, are told to who reads the answer."""
     assert read(id_slot=3, user="me", flavour="sweet", temperature=1).ignored == ("flavour", "id_slot", "user")
+    assert read(tools=[TOOL], tool_choice="auto").ignored == ()
+    assert read(chat=False, tools=[TOOL], tool_choice="auto").ignored == ("messages", "tool_choice", "tools")
+
+
+def test_every_name_of_a_parameter_is_checked() -> None:
+    """A wrong value is named as it was given, also where another name for the same thing decides."""
+    assert refused(max_tokens=5, n_predict=0).error.param == "n_predict"
+    assert refused(n=1, n_cmpl=0).error.param == "n_cmpl"
+    assert read(n=3, n_cmpl=2).choices == 3
 
 
 def test_lengths_and_stops() -> None:
@@ -208,6 +217,46 @@ def test_messages() -> None:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "1", "content": "out"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "king", "content": "x"}, "messages[1].role"), ({"role": 5, "content": "x"}, "messages[1].role"),
+        ({"role": "", "content": "x"}, "messages[1].role"), ({"content": "x"}, "messages[1].role"),
+        ("x", "messages[1]"), ({"role": "user"}, "messages[1].content"),
+        ({"role": "user", "content": None}, "messages[1].content"),
+        ({"role": "user", "content": []}, "messages[1].content"),
+        ({"role": "tool", "tool_call_id": "1"}, "messages[1].content"), ({"role": "assistant"}, "messages[1].content"),
+        ({"role": "assistant", "tool_calls": []}, "messages[1].content"),
+        ({"role": "user", "refusal": "no"}, "messages[1].content"),
+        ({"role": "user", "content": 5}, "messages[1].content"),
+        ({"role": "user", "content": True}, "messages[1].content"),
+        ({"role": "assistant", "tool_calls": [3]}, "messages[1].tool_calls[0]"),
+    ],
+)  # fmt: skip
+def test_a_message_nobody_could_mean(message: Any, param: str) -> None:
+    """A role that there is not, and a message that says nothing, are refused with their place; nothing is guessed."""
+    failure = refused(messages=[USER, message])
+    assert (failure.error.kind, failure.error.param) == ("bad_request", param)
+
+
+def test_messages_that_need_no_content() -> None:
+    """The assistant's own answers come back as it gave them; an empty text is a content."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for said in ({"tool_calls": [call]}, {"refusal": "no"}, {"reasoning_content": "hm"}, {"content": ""}):
+        [message] = read(messages=[{"role": "assistant", **said}]).messages or [{}]
+        assert message["content"] == ""
+
+
+def test_roles() -> None:
+    """OpenAI's roles are known, and those that the model's own template names."""
+    for role in ("system", "developer", "user", "assistant", "tool", "function"):
+        assert read(messages=[{"role": role, "content": "x"}]).messages
+    body = {"messages": [{"role": "ipython", "content": "x"}]}
+    source = "{% if message['role'] == 'ipython' %}x{% endif %}"
+    assert asked.read(body, chat=True, template=source).messages
+    assert refused(**body).error.param == "messages[0].role"
 
 
 def test_tools() -> None:

@@ -115,3 +115,23 @@ def test_the_longest_unused_gives_its_cells() -> None:
     assert slots.oldest() is slots.all[2]
     slots.all[2].length = 0
     assert slots.oldest() is None
+
+
+def test_slots_with_cells_of_their_own_stay_together() -> None:
+    """Where each slot has cells of its own, a newcomer goes beside those at work, since llama.cpp computes only
+    neighbours in one go; where cells are shared, the longest unused slot is taken wherever it is."""
+    for own, expected in ((512, 3), (0, 0)):
+        slots = filled(Slots(6, own=own), *(tokens(n) for n in range(1, 7)))
+        slots.take(slots.all[4], tokens(9), 1)
+        place = slots.choose(tokens(100, 101))
+        assert place is not None
+        assert place.slot.id == expected
+
+
+def test_cells_of_its_own_are_copied_whole() -> None:
+    """A beginning is copied from another slot only if it is worth the copy of all the cells of a slot."""
+    long = array("i", range(1, 1001))
+    for own, reused in ((2048, 100), (8192, 0)):
+        place = filled(Slots(2, own=own), tokens(7), long).choose(long[:100] + tokens(5000))
+        assert place is not None
+        assert place.reuse == reused

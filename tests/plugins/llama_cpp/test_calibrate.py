@@ -58,7 +58,7 @@ def test_measures_every_candidate(model):
     """Each candidate has a speed of prompts and one for each width; progress counts up to the result, the last line."""
     code, lines = run(asked(model))
     assert code == 0
-    assert [line.get("done") for line in lines[:-1]] == [0, 1, 2]
+    assert [line.get("done") for line in lines[:-1] if line["state"] != "repeating"] == [0, 1, 2]
     result = lines[-1]["result"]
     assert [{key: one[key] for key in ("flash_attention", "micro_batch")} for one in result["measured"]] == CANDIDATES
     assert result["left_out"] == []
@@ -66,9 +66,34 @@ def test_measures_every_candidate(model):
         assert one["prefill_per_second"] > 0
         assert set(one["decode_per_second"]) == {"1", "4"}
         assert all(rate > 0 for rate in one["decode_per_second"].values())
+        assert one["prefill_spread"] >= 0
+        assert set(one["decode_spread"]) == {"1", "4"}
     assert result["threads"] == 1
     assert result["llama_cpp"]
     assert "CPU" in result["build"]
+
+
+def test_what_differs_in_a_second_round_is_noise():
+    """Two rounds become their mean, with the larger of their spreads and of half their difference."""
+    first = {"prefill_per_second": 900.0, "prefill_spread": 0.01, "decode_per_second": {"1": 50.0, "4": 80.0},
+             "decode_spread": {"1": 0.2, "4": 0.0}, "rounds": 1}  # fmt: skip
+    again = {**first, "prefill_per_second": 1100.0, "decode_per_second": {"1": 50.0, "4": 120.0}}
+    both = calibrate.together(first, again)
+    assert (both["prefill_per_second"], both["prefill_spread"]) == (1000.0, 0.1)
+    assert (both["decode_per_second"], both["decode_spread"]) == ({"1": 50.0, "4": 100.0}, {"1": 0.2, "4": 0.2})
+    assert both["rounds"] == 2
+
+
+def test_everything_is_measured_twice_when_there_is_time(model):
+    """With time left there is a second round of all; without, one stands as it is."""
+    result = calibrate.calibrate(asked(model, seconds=60), lambda _: None)
+    assert [one["rounds"] for one in result["measured"]] == [2, 2]
+
+
+@pytest.mark.parametrize(("seconds", "spread"), [([1.0], 0.0), ([1.0, 1.2], 0.0909), ([1.0, 1.0, 1.0, 1.0, 9.0], 2.0)])
+def test_spreads(seconds, spread):
+    """Half the range of a few, half the distance of the quartiles of many."""
+    assert calibrate.spread_of(seconds) == pytest.approx(spread, rel=1e-2)
 
 
 def test_time_bounds_the_work(model):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridd.plugin import CallFailure
-from plugins.llama_cpp import asked, gbnf, grammar, tools
+from plugins.llama_cpp import asked, gbnf, gbnf_text, grammar
+from plugins.llama_cpp.forms import HERMES as CALLING
+from plugins.llama_cpp.forms import Form
+from plugins.llama_cpp.splitter import Splitter, parse
 from tests.fakes.tiny_gguf import make_tiny_gguf
+from tests.plugins.llama_cpp.spoken import LOOK, SCHEMAS, SPOKEN, Spoken, thinking
+from tests.plugins.llama_cpp.spoken import TOOLS as SPOKEN_TOOLS
 from tests.plugins.llama_cpp.walk import Words
 
 
@@ -162,10 +169,8 @@ def test_renaming_root() -> None:
     assert made == 'inner ::= "root" [root] x-root inner? # root\nx-root ::= "a" (inner)\n'
 
 
-HERMES = tools.Form("hermes", ("<tool_call>",), "</tool_call>", True)
-LLAMA3 = tools.Form("llama3", ("<|python_tag|>",))
-MISTRAL = tools.Form("mistral", ("[TOOL_CALLS]",))
-TOOLS = [
+HERMES = thinking(CALLING)
+TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
         "function": {
@@ -183,44 +188,153 @@ def ask(**body: object) -> asked.Asked:
 
 def test_no_grammar() -> None:
     """A plain request has none, and tools that may be called or not leave the answer free."""
-    assert grammar.compile(ask(), tools.Form()) is None
+    assert grammar.compile(ask(), Form()) is None
     assert grammar.compile(ask(tools=TOOLS), HERMES) is None
 
 
 def test_tools_of_an_unknown_model() -> None:
     """Tools for a model whose template has none known are for another provider; unused ones do not matter."""
     with pytest.raises(CallFailure) as caught:
-        grammar.compile(ask(tools=TOOLS), tools.Form())
+        grammar.compile(ask(tools=TOOLS), Form())
     assert (caught.value.error.kind, caught.value.error.param) == ("unsupported", "tools")
-    assert grammar.compile(ask(tools=TOOLS, tool_choice="none"), tools.Form()) is None
+    assert grammar.compile(ask(tools=TOOLS, tool_choice="none"), Form()) is None
 
 
-@pytest.mark.parametrize("form", [HERMES, LLAMA3, MISTRAL], ids=lambda form: form.style)
+@pytest.mark.parametrize("spoken", SPOKEN, ids=lambda one: one.form.style)
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "second"}}])
-def test_forced_calls(form: tools.Form, choice: object, words: Words) -> None:
-    """A forced answer, whatever is sampled, is calls of allowed tools with valid arguments and no text beside."""
-    from plugins.llama_cpp.splitter import parse
-
-    made = grammar.compile(ask(tools=TOOLS, tool_choice=choice), form)
+@pytest.mark.parametrize("parallel", [True, False])
+def test_forced_calls(spoken: Spoken, choice: object, parallel: bool, words: Words) -> None:
+    """A forced answer, whatever is sampled, is calls of allowed tools with valid arguments and no text beside, and only
+    one where there may be no more."""
+    form = spoken.form
+    made = grammar.compile(ask(tools=TOOLS, tool_choice=choice, parallel_tool_calls=parallel), form)
     assert made is not None
-    for seed in range(5):
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
+    for seed in range(3):
         said = words.answer(made, seed, hurry=5)
         assert said is not None
-        content, calls = parse(said.decode(), form, ["first", "second"])
+        content, calls = parse(said.decode(), form, schemas)
         assert content == ""
         assert calls
-        allowed = {"first", "second"} if choice == "required" else {"second"}
-        assert {call.name for call in calls} <= allowed
-        assert choice == "required" or len(calls) == 1
+        assert {call.name for call in calls} <= ({"first", "second"} if choice == "required" else {"second"})
+        assert (choice == "required" and parallel) or len(calls) == 1
+        for call in calls:
+            assert type(msgspec.json.decode(call.arguments)["n"]) is int
+
+
+@pytest.mark.parametrize("spoken", SPOKEN, ids=lambda one: one.form.style)
+def test_what_forced_calls_may_hold(spoken: Spoken, words: Words) -> None:
+    """The grammar lets through what models of the form say, texts with every character in them included, and nothing
+    that is no call, lacks an argument, or has one that the schema does not allow."""
+    form = spoken.form
+    made = grammar.compile(ask(tools=SPOKEN_TOOLS, tool_choice="required"), form)
+    assert made is not None
+    deep = spoken.look.replace("{'on': True}", '{"on": true}').replace("deep:{on:true}", 'deep:{"on":true}')
+    go = spoken.go.replace("[CALL_ID]123456789", "")
+    for said, whole in ((spoken.said(deep), [LOOK]), (spoken.said(go), [{}]), (spoken.said(deep, go), [LOOK, {}])):
+        several = len(whole) > 1 and form.syntax == "bare"  # Llama 3 says one at a time
+        assert words.takes(made, said) is not several
+        assert several or [msgspec.json.decode(one.arguments) for one in parse(said, form, SCHEMAS)[1]] == whole
+    for wrong in (deep.replace("2", "x"), deep.replace("look", "lock"), deep.replace("on", "off"), "I do.", ""):
+        assert not words.takes(made, spoken.said(wrong))
+        assert not words.takes(made, f"Well. {spoken.said(deep)}")
+
+
+@pytest.mark.parametrize("spoken", SPOKEN, ids=lambda one: one.form.style)
+def test_texts_of_forced_calls(spoken: Spoken, words: Words) -> None:
+    """One of the listed texts is said as the form says texts, and comes out as it is."""
+    wished = {"type": "object", "properties": {"m": {"enum": ["a", 'b "c"'], "type": "string"}}, "required": ["m"]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": wished}}]
+    made = grammar.compile(ask(tools=tools, tool_choice="required"), spoken.form)
+    assert made is not None
+    found = set()
+    for seed in range(8):
+        said = words.answer(made, seed, hurry=0)
+        assert said is not None
+        (call,) = parse(said.decode(), spoken.form, {"f": wished})[1][:1]
+        found.add(msgspec.json.decode(call.arguments)["m"])
+    assert found <= {"a", 'b "c"'}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"anyOf": [{"type": "object"}, {"type": "object", "properties": {"a": {}}}]},
+        {"type": "object", "properties": {"a b<": {"type": "integer"}}},
+        {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 3}}},
+        {"type": "object", "minProperties": 1},
+    ],
+)
+def test_parameters_that_a_form_cannot_hold(parameters: dict[str, object]) -> None:
+    """What a form that is not JSON has no way to say is refused, and the place is named."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    for spoken in SPOKEN:
+        if spoken.form.syntax in ("gemma", "python", "parameters"):
+            with pytest.raises(CallFailure) as caught:
+                grammar.compile(ask(tools=tools, tool_choice="required"), spoken.form)
+            assert caught.value.error.kind == "bad_request"
+            assert "function.parameters" in caught.value.message
+
+
+@given(st.sampled_from(["</think>", "aab", "abab", "\n</parameter>", "<escape>"]), st.data())
+def test_free_text_up_to_a_mark(words: Words, mark: str, data: st.DataObject) -> None:
+    """Any text is let through up to the first mark and nothing behind it, also where it nearly is the mark."""
+    text = data.draw(st.lists(st.sampled_from([*mark, mark[:-1], mark[:2], "é", "x"]), max_size=8).map("".join))
+    rules = "\n".join(f"{name} ::= {body}" for name, body in gbnf_text.until(mark, "free").items())
+    made = f"root ::= free\n{rules}\n"
+    gbnf.check(made)
+    assert words.takes(made, text + mark) is ((text + mark).find(mark) == len(text))
+    assert words.takes(made, text) is (text.find(mark) == len(text) - len(mark) and mark in text)
+
+
+YES = 'root ::= "yes" | "no" | "(" root ")"'
 
 
 def test_a_grammar_after_thoughts(words: Words) -> None:
-    """A model that thinks first may do so before its grammar begins; the caller's own rule 'root' is kept apart."""
-    wanted = ask(grammar='root ::= "yes" | "no" | "(" root ")"')
-    made = grammar.compile(wanted, HERMES, thinking=True)
+    """A model whose prompt opened its thoughts ends these before its grammar begins; the caller's own rule 'root' and
+    whatever its other rules are called are kept apart."""
+    for own in (YES, YES.replace("root ::=", "root ::= thoughts |") + '\nthoughts ::= "thoughts-answer"'):
+        made = grammar.compile(ask(grammar=own), HERMES, thinking=True)
+        assert made is not None
+        gbnf.check(made)
+        for said in ("hm</think>yes", "<</think></think>", "</think>\n\n((no))", "<</think>no"):
+            assert words.takes(made, said) is (said != "<</think></think>"), said
+        for said in ("yes", "hm</think>", "hm</think>yes</think>", "<think>hm</think>yes"):
+            assert words.takes(made, said) is said.startswith("<think>"), said
+
+
+@pytest.mark.parametrize(
+    "marks", [("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|channel>thought", "<channel|>")]
+)
+def test_thoughts_before_a_grammar(marks: tuple[str, str], words: Words) -> None:
+    """A model that thinks may do so first, or answer at once; what is told apart as content follows the grammar."""
+    form = thinking(CALLING, marks)
+    made = grammar.compile(ask(grammar=YES), form)
     assert made is not None
-    gbnf.check(made)
-    for seed in range(5):
-        said = words.answer(made, seed, hurry=0, most=400)
-        if said is not None:
-            assert said.decode("utf-8", "replace").rpartition("</think>")[2].strip(" \n()") in ("yes", "no")
+    for said in ("yes", f"{marks[0]}\nhm{marks[1]}\n(no)"):
+        assert words.takes(made, said)
+        splitter = Splitter(form, thinks=True)
+        assert splitter.feed(said).content + splitter.finish().content in ("yes", "(no)")
+    for said in (
+        "hm",
+        f"hm{marks[1]}yes",
+        f"{marks[0]}yes",
+        f"yes{marks[0]}",
+        f"{marks[0]}{marks[1]}{marks[0]}{marks[1]}no",
+    ):
+        assert not words.takes(made, said)
+
+
+def test_thoughts_that_would_be_content(words: Words) -> None:
+    """Who wants thoughts in the content gets the form alone, and so does a model that does not think."""
+    for body, form in (({"reasoning_format": "none"}, HERMES), ({}, CALLING)):
+        made = grammar.compile(ask(grammar=YES, **body), form)
+        assert made == YES
+
+
+def test_thoughts_before_forced_calls(words: Words) -> None:
+    """A model that thinks may do so before it calls the tool that it has to call."""
+    made = grammar.compile(ask(tools=TOOLS, tool_choice="required"), HERMES)
+    assert made is not None
+    call = '<tool_call>\n{"name": "first", "arguments": {"n":1}}\n</tool_call>'
+    assert [words.takes(made, text) for text in (call, f"<think>a</think>{call}", f"a{call}")] == [True, True, False]

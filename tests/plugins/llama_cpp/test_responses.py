@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.llama_cpp import asked, responses
+from plugins.llama_cpp import asked, forms, responses
 from plugins.llama_cpp.choice import Choice, call_id
+from plugins.llama_cpp.forms import Form
 from plugins.llama_cpp.logprobs import Found, Scored
 from plugins.llama_cpp.responses import Local, Timings, Writer
-from plugins.llama_cpp.tools import Form
 
-HERMES = Form("hermes", ("<tool_call>",), "</tool_call>", True)
+HERMES = msgspec.structs.replace(forms.HERMES, thoughts=("<think>", "</think>"))
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 CALL = b'<tool_call>{"name":"look","arguments":{"a":1}}</tool_call>'
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 5, "model": "m"}

@@ -83,6 +83,30 @@ async def test_sharing_a_beginning(tiny: Path, unified: bool) -> None:
         assert [said.sequence.reused for said in rest] == [80, 80, 80]
 
 
+async def test_cells_of_their_own_are_computed_in_order(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded tokens stand in the batch in the order of their slots, whoever came first: llama.cpp would compute them
+    apart otherwise."""
+    async with running(tiny, context=2048, sequences=4, unified=False) as engine:
+        batches: list[list[int]] = [[]]
+        context = engine.scheduler._context
+        begin, put = context.begin, context.put
+
+        def begun() -> None:
+            batches.append([])
+            begin()
+
+        def written(token: int, position: int, slot: int) -> int:
+            batches[-1].append(slot)
+            return put(token, position, slot)
+
+        monkeypatch.setattr(context, "begin", begun)
+        monkeypatch.setattr(context, "put", written)
+        first = [engine.ask(prompt(20 + n, n), limit=5 + 9 * (n % 3)) for n in range(4)]
+        await asyncio.gather(*first, *(engine.ask(prompt(30 + n, n), limit=40) for n in range(8)))
+        assert max(map(len, batches)) == 4
+        assert all(batch == sorted(batch) for batch in batches)
+
+
 async def test_answers_of_one_prompt(tiny: Path) -> None:
     """Several answers to one prompt evaluate it once, and each is what its seed gives alone."""
     tokens = prompt(90, 4)

@@ -33,13 +33,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("zoo")
 
 
+@pytest.mark.parametrize("unified", [True, False])
 @pytest.mark.parametrize("kind", TEXT)
-async def test_every_architecture(folder: Path, kind: str) -> None:
-    """Company, shared beginnings, going on and a cancelled neighbour change no architecture's answers."""
+async def test_every_architecture(folder: Path, kind: str, unified: bool) -> None:
+    """Company, shared beginnings, going on and a cancelled neighbour change no architecture's answers, whether its
+    sequences share their cells or have their own."""
     path = make_model(folder / f"{kind}.gguf", kind, **SMALL)
     system = prompt(40, 1)
     asks = [[*system, *prompt(12 + 9 * n, n)[1:]] for n in range(4)]
-    async with running(path, context=1024, sequences=3, micro_batch=64) as engine:
+    async with running(path, context=2048, sequences=3, micro_batch=64, unified=unified) as engine:
         alone = [(await engine.ask(tokens, limit=12, sampling=HOT, cache=False)).tokens for tokens in asks]
         gone = engine.sequence(prompt(300, 9), limit=5)
         engine.scheduler.submit([gone])
@@ -97,6 +99,8 @@ async def test_embeddings(embedder: Local) -> None:
     assert many.usage is not None
     assert many.usage.input_tokens == many.body["usage"]["prompt_tokens"] > 7  # type: ignore[index, call-overload]
     assert many.details is not None
+    local = many.details["local"]
+    assert (local["type_k"], local["type_v"]) == (None, None), "it has no KV cache"
     timings = many.details["timings"]
     assert timings == many.body["timings"]  # type: ignore[index, call-overload]  # as above
     assert timings["prompt_n"] == many.usage.input_tokens
@@ -117,6 +121,37 @@ async def test_embeddings_refuse(embedder: Local) -> None:
         await call(embedder, {"model": "e", "messages": [{"role": "user", "content": "x"}]})
     [model] = await embedder.models()
     assert model.methods == ["embed"]
+
+
+async def test_no_text_is_longer_than_the_positions_a_model_has_learned(folder: Path) -> None:
+    """llama.cpp rounds a context up, and ends the process at the first token behind the table of positions: a text that
+    long is refused, one that just fits is not."""
+    path = make_model(folder / "positions.gguf", "bert", context=300, layers=2)
+    provider = Local("local", {"path": str(path), "options": {"context": 600, "sequences": 2}, "positions": 300})
+    await provider.start()
+    try:
+        fits = await call(provider, {"model": "e", "input": [[7] * 300, [8] * 300]}, endpoint="embed")
+        assert fits.usage is not None
+        assert fits.usage.input_tokens == 600
+        with pytest.raises(CallFailure, match="nothing is ever cut") as caught:
+            await call(provider, {"model": "e", "input": [[7] * 301]}, endpoint="embed")
+        assert caught.value.error.kind == "too_large"
+    finally:
+        await provider.stop()
+
+
+@pytest.mark.parametrize("kind", EMBEDDING)
+async def test_any_context_and_any_number_of_sequences(folder: Path, kind: str) -> None:
+    """llama.cpp shares an encoder's batch out among the sequences; a context that is no multiple of them loads too."""
+    path = make_model(folder / f"odd-{kind}.gguf", kind, layers=2, context=300)
+    options = {"context": 300, "sequences": 8, "batch": 300, "micro_batch": 300}
+    provider = Local("local", {"path": str(path), "options": options, "positions": 300})
+    await provider.start()
+    try:
+        done = await call(provider, {"model": "e", "input": [[7] * 290, [8, 9]] * 5}, endpoint="embed")
+        assert len(done.body["data"]) == 10  # type: ignore[index, call-overload]  # a dict
+    finally:
+        await provider.stop()
 
 
 async def test_many_embeddings_at_once(embedder: Local) -> None:

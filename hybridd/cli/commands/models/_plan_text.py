@@ -7,11 +7,10 @@ from typing import Any
 import msgspec
 
 from hybridd.cli import output, text
+from hybridd.contracts.units import size
 from hybridd.local import plan_view as view
 from hybridd.local.facts import ModelFacts
-from hybridd.local.hub import RepoModel
 from hybridd.local.machine import MachineFacts
-from hybridd.local.plan_reasons import size
 from hybridd.local.types import LoadFailure, Memory, Plan
 
 _BAR_MOST = 76
@@ -47,26 +46,6 @@ def data(plan: Plan, facts: ModelFacts, machine: MachineFacts, checked: Memory |
     if checked is not None:
         shown["dry_run"] = msgspec.to_builtins({"failure": checked} if isinstance(checked, LoadFailure) else checked)
     return shown
-
-
-def line(model: RepoModel, plan: Plan, taken: str) -> dict[str, Any]:
-    """One file of a repository, as data. Bytes."""
-    options = plan.options
-    return {
-        "file": model.files[0].path,
-        "quantization": model.quantization,
-        "bytes": model.bytes,
-        "fit": view.fit(plan),
-        "gpu_layers": options.gpu_layers if options else None,
-        "layers": plan.layers,
-        "context": plan.sequence_context if options else None,
-        "sequences": options.sequences if options else None,
-        "kv": options.type_k if options else None,
-        "device": plan.memory.device.total,
-        "host": plan.memory.host.total,
-        "taken": model.files[0].path == taken,
-        "reasons": list(plan.reasons),
-    }
 
 
 def show_files(rows: list[dict[str, Any]], why: list[str]) -> None:

@@ -93,11 +93,7 @@ def _job(api: Api, name: str, seconds: float, *, as_json: bool) -> dict[str, Any
         api.send(wire.post(f"{path}/cancel"))
         raise
     if job["state"] != "done":
-        told = job.get("error") or {}
-        raise errors.ProviderError(
-            str(told.get("message") or f"job {job['id']} ended as {job['state']}"),
-            code=str(told.get("code") or job["state"]),
-        )
+        raise wire.job_error(job)
     result: dict[str, Any] = job.get("result") or {}
     return result
 
@@ -108,6 +104,8 @@ def _note(line: dict[str, Any]) -> None:
         speed = text.number(measured["prefill_per_second"], 0)
         setting = _setting(measured)
         diagnostics.note(f"{line.get('done')} of {line.get('total')}: {setting}: {speed} prompt tokens/s")
+    elif line.get("state") == "repeating":
+        diagnostics.note(f"{line.get('done')} of {line.get('total')}: a second time, to see what is noise")
     elif line.get("state"):
         diagnostics.note(f"{line['state']} …")
 
@@ -120,11 +118,16 @@ def show(result: dict[str, Any]) -> None:
         output.Column("FLASH ATTENTION"),
         output.Column("MICRO-BATCH", right=True),
         output.Column("PROMPT", right=True),
+        output.Column("±", right=True),
         *(output.Column(f"×{width}", right=True) for width in widths),
+        output.Column("±", right=True),
         output.Column(""),
     ]
     output.table(titles, [_row(one, widths, chosen=_is_chosen(one, result)) for one in measured])
-    output.emit("Tokens per second: of a prompt, and of answers with that many sequences in a batch, all together.")
+    output.paragraph(
+        "Tokens per second: of a prompt, and of answers with that many sequences in a batch, all together. ±: how far "
+        "repetitions lay from the figures before it."
+    )
     output.emit()
     best = next(one for one in measured if _is_chosen(one, result))
     most = max(best["decode_per_second"].values())
@@ -135,9 +138,22 @@ def show(result: dict[str, Any]) -> None:
     output.emit()
     for one in result.get("left_out") or []:
         output.emit(f"Not measured: {_setting(one)}: {one['reason']}.")
-    output.emit(
-        f"From now on {result['model']} is loaded with {_setting(result)} where the plan leaves the choice; "
-        f"{result['sequences']} at once is the best batch width here."
+    output.paragraph(_verdict(result), indent="")
+    output.paragraph(f"{result['sequences']} at once is the best batch width here.", indent="")
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    noise, gain = float(result.get("noise") or 0.0), float(result.get("gain") or 0.0)
+    told = f"From now on {result['model']} is loaded with {_setting(result)} where the plan leaves the choice"
+    if not noise:
+        return f"{told}."
+    if not result.get("kept"):
+        return f"{told}: it saves {gain:.0%} of a request's time, and the figures vary by ±{noise:.0%}."
+    if gain <= 0:
+        return f"{told}, the plan's own choice: nothing was faster (±{noise:.0%})."
+    return (
+        f"{told}, the plan's own choice: the fastest measured saves {gain:.0%} of a request's time, and the figures "
+        f"vary by ±{noise:.0%}, so it may be chance."
     )
 
 
@@ -146,9 +162,15 @@ def _row(one: dict[str, Any], widths: list[int], *, chosen: bool) -> tuple[str, 
         "on" if one["flash_attention"] else "off",
         str(one["micro_batch"]),
         text.number(one["prefill_per_second"], 0),
+        _share(one.get("prefill_spread")),
         *(text.number(_decode(one, width), 1) for width in widths),
+        _share(max((one.get("decode_spread") or {}).values(), default=None)),
         "chosen" if chosen else "",
     )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _decode(one: dict[str, Any], width: int) -> float:

@@ -26,7 +26,7 @@ def config_option(function: Function) -> Function:
     return click.option(
         "--config",
         type=click.Path(path_type=Path),
-        help="Use the folders of this configuration (default: the running daemon's, else the default one's).",
+        help="Use this configuration (default: the running daemon's, else the default one's).",
     )(function)
 
 
@@ -57,19 +57,23 @@ def folders(config: Path | None, view: dict[str, Any] | None) -> Folders:
     return library.folders(settings(config))
 
 
-def settings(config: Path | None) -> Settings:
-    """Raises ConfigError."""
-    return loader.read(loader.find(config))
+def settings(config: Path | None, api: Api | None = None) -> Settings:
+    """Of ``--config``, else (``api``) of the running daemon's configuration, else of the default one.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    return loader.read(loader.find(config or (_daemons(api) if api is not None else None)))
 
 
-def size(count: float | None) -> str:
-    """Bytes for people: ``2.50 GB``, ``380 MB``, ``12 kB`` (decimal, as disks and the Hub count)."""
-    if count is None:
-        return "-"
-    for unit, power, places in (("GB", 1e9, 2), ("MB", 1e6, 0), ("kB", 1e3, 0)):
-        if count >= power:
-            return f"{count / power:,.{places}f} {unit}"
-    return f"{count:.0f} B"
+def _daemons(api: Api) -> Path | None:
+    """The file that the running daemon reads; None without one, or without a daemon."""
+    try:
+        status = Api(api.socket, timeout=10.0).send(wire.get("/v1/status"))
+    except (DaemonUnreachable, NotFound):
+        return None
+    path = status.get("config") if isinstance(status, dict) else None
+    return Path(path) if path else None
 
 
 def short(count: float | None) -> str:

@@ -11,6 +11,7 @@ from hybridd.cli import output
 from hybridd.cli.commands.models import common
 from hybridd.cli.options import command, socket_option
 from hybridd.client.stdlib import Api
+from hybridd.contracts.units import size
 from hybridd.local import removal
 
 
@@ -29,6 +30,6 @@ def cli(api: Api, as_json: bool, dry_run: bool, config: Path | None) -> None:
         output.emit_json({"removed": msgspec.to_builtins(done), "freed": freed, "dry_run": dry_run})
         return
     for one in done:
-        output.emit(f"  {one.path}  {common.size(one.bytes)}  ({one.why})")
+        output.emit(f"  {one.path}  {size(one.bytes)}  ({one.why})")
     verb = "Would free" if dry_run else "Freed"
-    output.emit(f"{verb} {common.size(freed)} in {len(done)} entries." if done else "Nothing to free.")
+    output.emit(f"{verb} {size(freed)} in {len(done)} entries." if done else "Nothing to free.")

@@ -11,6 +11,7 @@ from hybridd.cli import output
 from hybridd.cli.commands.models import common
 from hybridd.cli.options import command, socket_option
 from hybridd.client.stdlib import Api
+from hybridd.contracts.units import size
 from hybridd.errors import NotFound
 from hybridd.local import imports
 from hybridd.local.imports import Imported
@@ -61,4 +62,4 @@ def _show(done: list[Imported], as_json: bool, dry_run: bool) -> None:
     output.table(titles, [(one.name, one.state, one.reason or Path(one.link).name) for one in done])
     linked = [one for one in done if one.state in {"linked", "updated"}]
     verb = "would be linked" if dry_run else "linked"
-    output.emit(f"{len(linked)} {verb}, {common.size(sum(one.bytes for one in linked))} shared; {len(done)} looked at.")
+    output.emit(f"{len(linked)} {verb}, {size(sum(one.bytes for one in linked))} shared; {len(done)} looked at.")

@@ -11,6 +11,7 @@ from hybridd.cli import output
 from hybridd.cli.commands.models import common
 from hybridd.cli.options import command, list_options, socket_option
 from hybridd.client.stdlib import Api
+from hybridd.contracts.units import size
 from hybridd.i18n import _
 from hybridd.local import library
 from hybridd.local.library import Folders
@@ -52,7 +53,7 @@ def _with_state(model: library.Model, states: dict[str, str]) -> dict[str, Any]:
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     also = _("also {names}").format(names=", ".join(one["aliases"]))
     name = one["id"] + (f" ({also})" if one["aliases"] else "")
-    return (name, common.size(one["bytes"]), one["quantization"] or "-", one["repo"] or one["source"], one["state"])
+    return (name, size(one["bytes"]), one["quantization"] or "-", one["repo"] or one["source"], one["state"])
 
 
 def _empty(where: Folders) -> str:

@@ -9,6 +9,7 @@ from hybridd.cli.commands.models import common
 from hybridd.cli.options import Duration, command, socket_option
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
+from hybridd.contracts.units import size
 
 
 @command("hybridd models load qwen3-4b-q4_k_m", "hybridd models load qwen3-4b-q4_k_m --timeout 5m --json")
@@ -31,7 +32,7 @@ def cli(api: Api, as_json: bool, name: str, timeout: float) -> None:
     taken = sum(sum(side.values()) for side in answer["memory"].values())
     seconds = text.number(answer["load_seconds"], 1)
     output.emit(
-        f"{answer['model']} is loaded: {context:,} tokens of context, {common.size(taken)}, pid {answer['pid']}, "
+        f"{answer['model']} is loaded: {context:,} tokens of context, {size(taken)}, pid {answer['pid']}, "
         f"in {seconds} s."
     )
     for reason in (answer.get("plan") or {}).get("reasons") or []:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from hybridd.cli import output, text
-from hybridd.cli.commands.models import common
+from hybridd.contracts.units import size
 
 _CELLS = 24
 _EVERY_SECONDS = 0.1
@@ -50,9 +50,9 @@ def line(label: str, done: float, total: float, rate: float | None, columns: int
     """``label  ▓▓▓───  42%  1.05 GB of 2.50 GB  12 MB/s  2 min``, cut to ``columns``; figures go before the label."""
     share = min(1.0, done / total) if total else 0.0
     parts = [text.bar(share, 0.0, 0.0, 1.0, _CELLS, rich=rich), f"{share:4.0%}"]
-    parts.append(f"{common.size(done)} of {common.size(total)}" if total else common.size(done))
+    parts.append(f"{size(done)} of {size(total)}" if total else size(done))
     if rate:
-        parts.append(f"{common.size(rate)}/s")
+        parts.append(f"{size(rate)}/s")
         if total > done:
             parts.append(text.span((total - done) / rate))
     figures = "  ".join(parts)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hybridd.cli import output, text
-from hybridd.cli.commands.models import common
 from hybridd.cli.options import command, list_options, socket_option
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
+from hybridd.contracts.units import size
 from hybridd.i18n import _
 
 
@@ -47,8 +47,8 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         one["model"],
         state,
         str(one["pid"] or "-"),
-        common.size(sum(memory["device"].values())) if any(memory["device"].values()) else "-",
-        common.size(sum(memory["host"].values())),
+        size(sum(memory["device"].values())) if any(memory["device"].values()) else "-",
+        size(sum(memory["host"].values())),
         _("{some} of {all}").format(some=loaded.get("gpu_layers", options.get("gpu_layers", 0)), all=layers),
         f"{loaded.get('context') or options.get('context') or 0:,}",
         str(one["in_flight"]),

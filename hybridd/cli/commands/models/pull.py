@@ -14,6 +14,9 @@ from hybridd.cli.commands.models.progress import Progress
 from hybridd.cli.options import command, socket_option
 from hybridd.client import wire
 from hybridd.client.stdlib import Api
+from hybridd.contracts.units import size
+from hybridd.local import names
+from hybridd.local.named import on_hub
 from hybridd.local.types import Goal
 
 _ENDED = frozenset({"done", "failed", "cancelled"})
@@ -29,7 +32,7 @@ _POLL_SECONDS = 0.25
 @click.option("--file", help="This file of the repository (all its parts, when it is split).")
 @click.option("--revision", help="Branch, tag or commit (default: main).")
 @click.option("--ctx", "context", type=click.IntRange(min=1), help="Tokens of context that have to fit.")
-@click.option("--parallel", type=click.IntRange(min=1), help="Requests at the same time that have to fit.")
+@click.option("--parallel", type=click.IntRange(1, 256), help="Requests at the same time that have to fit.")
 @click.option("--goal", type=click.Choice(get_args(Goal)), help="What the plan is for.")
 @click.option("--detach", is_flag=True, help="Do not wait; print the job.")
 @click.option("--cancel", "job_id", metavar="JOB", help="Stop this download; what has arrived is kept.")
@@ -58,13 +61,16 @@ def cli(
         job = _job(api.send(wire.post(f"/v1/local/jobs/{wire.segment(job_id)}/cancel")))
         common.emit_state(job, as_json, f"Job {job_id} is asked to stop; what has arrived is kept.")
         return errors.EXIT_OK
-    name, _, quantization = str(repo).partition(":")
-    if quantization and file:
+    where = on_hub(str(repo))
+    if where.wanted and file:
         raise click.UsageError("give a quantisation or --file, not both")
+    if where.revision and revision:
+        raise click.UsageError("the address names a revision; leave out --revision")
+    name = where.repo
     body = {
         "repo": name,
-        "file": file or quantization or None,
-        "revision": revision,
+        "file": names.repository_file(file) if file else where.wanted,
+        "revision": names.revision(revision) if revision else where.revision,
         "context": context,
         "parallel": parallel,
         "goal": goal,
@@ -97,39 +103,32 @@ def _follow(api: Api, job: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
 
 def _finish(job: dict[str, Any], as_json: bool) -> int:
     if job["state"] != "done":
-        raise _error(job)
+        raise wire.job_error(job)
     result = job.get("result") or {}
     if as_json:
         output.emit_json(job)
-        return errors.EXIT_OK
+        return errors.EXIT_FAILURE if result.get("problem") else errors.EXIT_OK
     for reason in (result.get("choice") or {}).get("reasons") or []:
         output.emit(f"  {reason}")
     for name, reason in ((result.get("choice") or {}).get("passed_over") or {}).items():
         output.emit(f"  not {name}: {reason}")
+    for one in result.get("left") or []:
+        output.emit(f"  left: {one}: it is for images, and local models take text only")
     resumed = sum(one.get("resumed") or 0 for one in result.get("files") or [])
     arrived = result.get("downloaded") or 0
-    how = "it was here already" if not arrived else f"{common.size(arrived)} downloaded"
-    how += f", {common.size(resumed)} were here already" if arrived and resumed else ""
+    how = "it was here already" if not arrived else f"{size(arrived)} downloaded"
+    how += f", {size(resumed)} were here already" if arrived and resumed else ""
     model, other = result.get("model"), result.get("hidden_by")
-    if other:
+    if result.get("problem"):
+        output.emit(f"{model} is here ({how}, digest checked) as its author put it on the Hub, and cannot be loaded:")
+        output.emit(f"  {result['problem']}")
+    elif other:
         output.emit(f"{model} is here ({how}, digest checked), but local:{model} is another file of that name: {other}")
         output.emit("  rename or remove one of the two to use this one")
     else:
         output.emit(f"{model} is ready as local:{model} ({how}, digest checked).")
     output.emit(f"  {result.get('path')}")
-    return errors.EXIT_OK
-
-
-def _error(job: dict[str, Any]) -> errors.HybriddError:
-    """The failed job as the exception its code stands for."""
-    told = job.get("error") or {}
-    code = str(told.get("code") or job["state"])
-    return errors.ProviderError(
-        str(told.get("message") or f"job {job['id']} ended as {job['state']}"),
-        code=code,
-        retry_after=told.get("retry_after"),
-        details=told.get("details"),
-    )
+    return errors.EXIT_FAILURE if result.get("problem") else errors.EXIT_OK
 
 
 def _job(answer: Any) -> dict[str, Any]:

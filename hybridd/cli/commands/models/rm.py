@@ -11,6 +11,7 @@ from hybridd.cli import output
 from hybridd.cli.commands.models import common
 from hybridd.cli.options import command, socket_option
 from hybridd.client.stdlib import Api
+from hybridd.contracts.units import size
 from hybridd.errors import InvalidRequest
 from hybridd.local import library, removal
 
@@ -43,7 +44,7 @@ def cli(api: Api, as_json: bool, name: str, yes: bool, dry_run: bool, config: Pa
     common.emit_state(
         {"model": model.id, "removed": msgspec.to_builtins(done), "freed": freed, "dry_run": dry_run},
         as_json,
-        f"{verb} {model.id}: {common.size(freed)} freed{also}.",
+        f"{verb} {model.id}: {size(freed)} freed{also}.",
     )
 
 
@@ -52,4 +53,4 @@ def _ask(model: library.Model, doomed: list[removal.Removal], freed: int, as_jso
         raise click.UsageError("with --json, --yes has to be given: there is nobody to ask")
     for one in doomed:
         output.emit(f"  {one.path}  ({one.why})")
-    click.confirm(f"Remove {model.id}, {common.size(freed)}?", abort=True, err=True)
+    click.confirm(f"Remove {model.id}, {size(freed)}?", abort=True, err=True)

@@ -9,7 +9,8 @@ import msgspec
 
 from hybridd.cli import output
 from hybridd.cli.commands.models import common
-from hybridd.cli.options import command, list_options
+from hybridd.cli.options import command, list_options, socket_option
+from hybridd.client.stdlib import Api
 from hybridd.local.hub import Found, Hub, token_of
 
 
@@ -18,14 +19,21 @@ from hybridd.local.hub import Found, Hub, token_of
 @click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="Repositories at most.")
 @list_options
 @common.config_option
+@socket_option
 def cli(
-    as_json: bool, words: tuple[str, ...], limit: int, config: Path | None, filter_: str | None, sort: str | None
+    api: Api,
+    as_json: bool,
+    words: tuple[str, ...],
+    limit: int,
+    config: Path | None,
+    filter_: str | None,
+    sort: str | None,
 ) -> None:
     """Repositories of the Hub (HF_ENDPOINT) with GGUF files and WORDS in their names, most downloaded first.
 
     `hybridd models plan REPO` says what would fit. Works without a daemon; needs the extra hybridd[local].
     """
-    hub = Hub(token_of(common.settings(config).hugging_face))
+    hub = Hub(token_of(common.settings(config, api).hugging_face))
     found = hub.search(" ".join(words), limit=limit)
     rows = output.select([msgspec.to_builtins(one) for one in found], filter_, sort)
     if as_json:

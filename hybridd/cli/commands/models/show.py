@@ -12,6 +12,8 @@ from hybridd.cli import output, text
 from hybridd.cli.commands.models import common
 from hybridd.cli.options import command, socket_option
 from hybridd.client.stdlib import Api
+from hybridd.config.settings import Settings
+from hybridd.contracts.units import size
 from hybridd.local import library
 from hybridd.local.facts import ModelFacts
 from hybridd.local.types import Plan
@@ -30,7 +32,7 @@ def cli(api: Api, as_json: bool, name: str, config: Path | None) -> None:
     model = library.find(library.models(common.folders(config, view)), name)
     state = common.loaded(view).get(model.id)
     facts = asyncio.run(_facts(Path(model.path)))
-    plan = _plan(facts, config) if isinstance(facts, ModelFacts) else None
+    plan = _plan(model, facts, common.settings(config, api)) if isinstance(facts, ModelFacts) else None
     if as_json:
         output.emit_json(
             {
@@ -54,13 +56,13 @@ async def _facts(path: Path) -> ModelFacts | str:
     return (await inspect([path]))[path]
 
 
-def _plan(facts: ModelFacts, config: Path | None) -> Plan:
+def _plan(model: library.Model, facts: ModelFacts, settings: Settings) -> Plan:
+    """As `models plan` and the daemon make it: the model's own settings, the learned margin, what was measured."""
     from hybridd.local.machine import look
-    from hybridd.local.plan import plan
-    from hybridd.local.plan_space import Request
+    from hybridd.local.planning import planned, request_of
 
-    section = common.settings(config).local
-    return plan(facts, look(), Request(context=section.context, vram_limit=section.vram_limit_mb << 20))
+    named = msgspec.structs.replace(facts, id=model.id)
+    return planned(named, look(), request_of(settings, model.id))
 
 
 def _summary(facts: ModelFacts) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def _lines(
         lines.append(("parts", f"{len(model.files)}, missing: {', '.join(model.missing) or 'none'}"))
     if model.aliases:
         lines.append(("also called", ", ".join(model.aliases)))
-    lines.append(("size", f"{common.size(model.bytes)} ({model.bytes:,} bytes)"))
+    lines.append(("size", f"{size(model.bytes)} ({model.bytes:,} bytes)"))
     lines.append(("digest", f"sha256 {model.sha256}" if model.sha256 else "not recorded; `hybridd models verify`"))
     if isinstance(facts, str):
         return [*lines, ("problem", facts)]
@@ -90,6 +92,7 @@ def _lines(
         ("layers", str(facts.layers_all)),
         ("trained for", f"{text.number(facts.trained_context)} tokens of context"),
         ("template", "yes" if facts.has_template else "none: chat needs one"),
+        ("takes", "text; local models do not look at images"),
     ]
     if plan is not None:
         lines.append(("fits", _fits(plan)))
@@ -99,6 +102,8 @@ def _lines(
 def _fits(plan: Plan) -> str:
     if plan.options is None:
         return "no: " + "; ".join(plan.reasons)
-    where = f"{plan.gpu}, {plan.options.gpu_layers} of {plan.layers + 1} layers" if plan.target == "gpu" else "memory"
-    taken = common.size(plan.memory.device.total + plan.memory.host.total)
-    return f"on {where}: {plan.options.context:,} tokens of context, {taken} in all"
+    where = (
+        f"on {plan.gpu}, {plan.options.gpu_layers} of {plan.layers + 1} layers" if plan.target == "gpu" else "in memory"
+    )
+    taken = size(plan.memory.device.total + plan.memory.host.total)
+    return f"{where}: {plan.options.context:,} tokens of context, {taken} in all"
