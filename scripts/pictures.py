@@ -37,7 +37,8 @@ def _colours(hexadecimal: str) -> list[tuple[int, int, int]]:
 
 
 THEME = TerminalTheme((22, 27, 34), (230, 237, 243), _colours(_PLAIN), _colours(_BRIGHT))
-# rich's own format fetches its font from another host; a picture in a repository must stand alone.
+# rich's own format fetches its font from another host, where a picture in a repository must stand alone, and cuts the
+# last line's descenders off.
 FORMAT = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -49,13 +50,10 @@ FORMAT = """\
 {styles}
 </style>
 <defs>
-<clipPath id="{unique_id}-clip-terminal">
-  <rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
-</clipPath>
 {lines}
 </defs>
 {chrome}
-<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+<g transform="translate({terminal_x}, {terminal_y})">
 {backgrounds}
 <g class="{unique_id}-matrix" xml:space="preserve">
 {matrix}
@@ -180,7 +178,7 @@ def _write(path: Path, title: str, console: Console) -> None:
 
 
 DASHBOARD = (100, 30)
-SCREENS = {"overview": "dashboard", "requests": "dashboard-requests"}
+SCREENS = {"overview": "dashboard", "requests": "dashboard-requests", "models": "dashboard-models"}
 """Screens that are drawn, and the pictures' names."""
 
 

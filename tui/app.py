@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from textual import events, on, work
-from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.timer import Timer
 
 from hybridd import i18n
 from hybridd.client.stdlib import Api
-from hybridd.client.wire import Call
-from hybridd.errors import HybriddError, InvalidRequest
 from hybridd.i18n import _
 from tui import feed, keymap, theme, topics
 from tui.ascii import use_ascii
+from tui.asking import Asking
 from tui.commands import Actions
-from tui.events import Event, answer
+from tui.deltas import apply_all
+from tui.events import Event
 from tui.export import write
 from tui.feed import Feed
-from tui.house import House, apply_all
-from tui.keys import declared
+from tui.house import House
+from tui.keys import declared, key_name
 from tui.messages import Batch, Failed
-from tui.queries import LEAST_SECONDS, QUERIES, burn, wanted_after
+from tui.queries import wanted_after
 from tui.replay import Player, Recorder
 from tui.screens import SCREENS
 from tui.screens.base import HouseScreen
 from tui.session import Session
 from tui.settings import Options
 from tui.start import StartScreen
+from tui.text import glyphs
 from tui.travel import Arrived, Travel
 
 FOCUSED_TICK = 1.0
 UNFOCUSED_TICK = 10.0
 
 
-class Dashboard(App[None]):
-    """``house`` is what every screen draws from. Nothing but handlers of this class changes it.
-
-    ``read_only``: asked for; ``locked``: nothing may be changed, because of that or because this is a recording.
-    """
+class Dashboard(Asking):
+    """``house`` is what every screen draws from. Nothing but handlers of this class changes it."""
 
     TITLE = "hybridd"
     CSS = theme.CSS
@@ -86,7 +82,7 @@ class Dashboard(App[None]):
         self.folder = Path.cwd()
         self._wall = wall
         self._api = Api(self.options.socket, timeout=30.0)
-        self._recorder = Recorder(self.options.record) if self.options.record is not None else None
+        self._recorder = Recorder(self.options.record, self._say_failed) if self.options.record is not None else None
         self._player: Player | None = None
         self.feed: Feed | None = None
         if self.options.replay is not None:
@@ -94,8 +90,6 @@ class Dashboard(App[None]):
         else:
             self.feed = Feed(self.options.socket, self._deliver, record=self._recorder, wall=wall)
         self._ticker: Timer | None = None
-        self._asked: dict[str, float] = {}
-        self._waiting: set[str] = set()
         for known in theme.THEMES:
             self.register_theme(known)
         self.theme = self.options.theme if self.options.theme in self.available_themes else theme.DEFAULT
@@ -107,11 +101,11 @@ class Dashboard(App[None]):
     def on_mount(self) -> None:
         wrong: list[str] = []
         if self.options.section.keymap:  # knowing every binding means importing every screen
-            used, wrong = keymap.check(self.options.section.keymap, binding_ids())
+            used, wrong = keymap.check(self.options.section.keymap, binding_places())
             self.set_keymap(used)
-        for sentence in [self.options.note, *wrong]:
-            if sentence:
-                self.notify(sentence, severity="warning", timeout=15)
+        wrong = [sentence for sentence in [self.options.note, *wrong] if sentence]
+        if wrong:
+            self.notify("\n".join(wrong), severity="warning", timeout=15)
         if self.feed is not None:
             self.feed.start()
         else:
@@ -126,12 +120,12 @@ class Dashboard(App[None]):
 
     @work
     async def _play(self) -> None:
-        if self._player is None:
-            return
-        try:
+        if self._player is not None:
             await self._player.play()
-        except HybriddError as error:
-            self.post_message(Failed(error.message))
+
+    def _say_failed(self, sentence: str) -> None:
+        """From any thread."""
+        self.post_message(Failed(sentence))
 
     # ---- the house -----------------------------------------------------------------------------------------------
 
@@ -152,7 +146,8 @@ class Dashboard(App[None]):
     def tell(self, changed: set[str]) -> None:
         """Draws the screen that is shown, where these topics are on it. Of the past, only the connection changes."""
         if self.past is not None:
-            changed = changed & {topics.CONNECTION}
+            self.past.connection = self.house.connection
+            changed = changed & {topics.CONNECTION, topics.LOGS}
         if changed:
             for screen in reversed(self.screen_stack):
                 if isinstance(screen, HouseScreen):
@@ -167,83 +162,6 @@ class Dashboard(App[None]):
                 self.push_screen(StartScreen(self.options.socket))
         elif state.state == "live" and offered:
             self.screen.dismiss()
-
-    # ---- asking and doing ----------------------------------------------------------------------------------------
-
-    @property
-    def locked(self) -> bool:
-        return self.read_only or self.feed is None or self.past is not None
-
-    @property
-    def shown(self) -> House:
-        """What the screens draw: the house, or the one of the moment gone to."""
-        return self.house if self.past is None else self.past
-
-    async def query_daemon(self, call: Call) -> Any:
-        """The daemon's answer, asked in a thread.
-
-        Raises:
-            HybriddError: it said no, or is not there; in a recording always.
-        """
-        if self.feed is None:
-            raise InvalidRequest(_("This is a recording: there is no daemon to ask."))
-        return await asyncio.to_thread(self._api.send, call)
-
-    def ask(self, name: str) -> None:
-        """Have one of :data:`tui.queries.QUERIES` answered, soon, and not more often than it may be."""
-        if name in self._waiting or self.feed is None:
-            return
-        self._waiting.add(name)
-        wait = self._asked.get(name, -1e9) + LEAST_SECONDS[name] - time.monotonic()
-        if wait <= 0:
-            self._ask(name)
-        else:
-            self.set_timer(wait, partial(self._ask, name))
-
-    @work(group="queries")
-    async def _ask(self, name: str) -> None:
-        self._waiting.discard(name)
-        self._asked[name] = time.monotonic()
-        try:
-            body = await self.query_daemon(QUERIES[name](self._wall()))
-        except HybriddError as error:
-            if not self.house.stale:
-                self.post_message(Failed(error.message))
-            return
-        if self.feed is not None:
-            self.feed.put(answer(name, body, self._wall()))
-
-    @work(group="burn", exclusive=True)
-    async def ask_burn(self, keys: list[str]) -> None:
-        """Have the last hour of these quotas filled in."""
-        for key in keys:
-            try:
-                body = await self.query_daemon(burn(key, self._wall()))
-            except HybriddError:
-                return  # a sparkline that starts now is no reason to complain
-            if self.feed is not None:
-                self.feed.put(answer("burn", body, self._wall()))
-
-    @work(group="actions")
-    async def act(self, call: Call, done: str, then: Callable[[Any], None] | None = None) -> None:
-        """Have the daemon do something; says ``done``, or why not. Refused in read-only mode."""
-        if self.locked:
-            why = _("read-only") if self.past is None else _("this is the past; G returns to now")
-            self.notify(_("Nothing can be changed here: {why}.").format(why=why), severity="warning")
-            return
-        try:
-            body = await self.query_daemon(call)
-        except HybriddError as error:
-            self.post_message(Failed(error.message))
-            return
-        if done:
-            self.notify(done, timeout=3)
-        if then is not None:
-            then(body)
-
-    @on(Failed)
-    def _failed(self, message: Failed) -> None:
-        self.notify(message.reason, severity="error", timeout=8)
 
     # ---- the clock -----------------------------------------------------------------------------------------------
 
@@ -329,6 +247,16 @@ class Dashboard(App[None]):
 
         self.push_screen(JumpScreen(self.screen))
 
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, CommandPalette):
+            hint = glyphs(ascii_only=self.ascii_only).of(_("Search for an action…"))
+            self.push_screen(CommandPalette(placeholder=hint, id="--command-palette"))
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C where nothing is selected: Textual would name a key that the user may have moved."""
+        said = _("{key} quits. Ctrl+C copies what the mouse has selected.")
+        self.notify(said.format(key=self.key_of("app.quit")), timeout=4)
+
     def action_reconnect(self) -> None:
         if self.feed is not None:
             self.feed.retry()
@@ -358,9 +286,15 @@ class Dashboard(App[None]):
         """The keys of a binding in the user's keymap; empty: as declared."""
         return [key for key in self._keymap.get(binding, "").split(",") if key]
 
+    def key_of(self, binding: str) -> str:
+        """What to press for one of the application's own bindings, as it is written."""
+        known = {one.id: one.key for one in self.BINDINGS if isinstance(one, Binding)}
+        return key_name((self.keymap_keys(binding) or known[binding].split(","))[0])
 
-def binding_ids() -> set[str]:
+
+def binding_places() -> dict[str, keymap.Place]:
     """Every id that a keymap may name: of the application, its screens, their widgets and dialogues."""
     from tui.reference import sources
 
-    return {binding.id for _kind, binding in declared(sources()) if binding.id}
+    found = declared(sources())
+    return {binding.id: keymap.Place(kind.__name__, binding.key) for kind, binding in found if binding.id}

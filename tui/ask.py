@@ -12,8 +12,22 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
-from tui.text import wrap
+from hybridd.contracts.when import parse_duration
+from hybridd.i18n import _
+from tui.text import clean, wrap
 from tui.widgets.lines import Lines
+
+
+def duration(text: str) -> float:
+    """Seconds in ``30s``, ``2h``, ``1d12h``.
+
+    Raises:
+        ValueError: with a sentence in the user's language.
+    """
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise ValueError(_("'{text}' is no duration such as 30s, 2h or 1d12h").format(text=clean(text))) from None
 
 
 class Ask(ModalScreen[str]):
@@ -42,6 +56,7 @@ class Ask(ModalScreen[str]):
             yield Lines(id="hint")
 
     def on_mount(self) -> None:
+        self.app.clear_notifications()  # they would lie over it
         self.query_one("#question", Lines).show([[(line, "bold")] for line in wrap(self.question, 52)])
         self._say(self.hint, "dim")
         self.query_one(Input).focus()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from hybridd.client import wire
-from hybridd.client.stdlib import Api, Streaming
+from hybridd.client import streams, wire
+from hybridd.client.stdlib import Api, Response
 from hybridd.client.types import CallResult
 from hybridd.client.wire import Call
 from hybridd.errors import HybriddError, NoFeasibleProvider
+from hybridd.i18n import _
 from tui.session import Turn
+from tui.text import age
 
 INTERVAL = 0.05
 SILENT_SECONDS = 600.0
@@ -31,6 +34,14 @@ def call_for(turn: Turn) -> Call:
     return sent._replace(headers={**sent.headers, "x-hybridd-client": CLIENT})
 
 
+def thought_of(chunk: Mapping[str, Any]) -> str:
+    """What a reasoning model thinks before it answers: ``reasoning_content`` (llama.cpp, DeepSeek, vLLM) or
+    ``reasoning`` (Groq, Hugging Face's router) of a streamed delta."""
+    delta = (chunk.get("choices") or [{}])[0].get("delta") or {}
+    said = delta.get("reasoning_content") or delta.get("reasoning")
+    return said if isinstance(said, str) else ""
+
+
 class Answer:
     """``changed`` is called on the loop that :meth:`start` is called on, whenever the turn has changed, and a last time
     when it has ended. Only that loop touches the turn."""
@@ -42,8 +53,10 @@ class Answer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._headers: dict[str, str] = {}
         self._first_ms: float | None = None
+        self._last_ms: float | None = None
         self._end: CallResult | HybriddError | None = None
         self._scheduled = False
         self._hang_up: Callable[[], None] | None = None
@@ -69,20 +82,33 @@ class Answer:
         began = time.monotonic()
         end: CallResult | HybriddError | None
         try:
-            streaming = Streaming(self._api.open(call_for(self.turn), began=self._reach))
+            response = self._api.open(call_for(self.turn), began=self._reach)
             with self._lock:
-                self._headers = {name.lower(): value for name, value in streaming.headers.items()}
-            for piece in streaming:
-                with self._lock:
-                    if self._first_ms is None:
-                        self._first_ms = (time.monotonic() - began) * 1000
-                    self._pieces.append(piece)
-                self._tell()
-            end = streaming.result
+                self._headers = {name.lower(): value for name, value in response.headers.items()}
+            end = self._read(response, began)
         except HybriddError as error:
             end = error
         with self._lock:
             self._end = end
+        self._tell()
+
+    def _read(self, response: Response, began: float) -> CallResult:
+        reader = streams.StreamReader()
+        with response:
+            for data in response.chunks():
+                for chunk in reader.feed(data):
+                    self._take(wire.delta_of(chunk), thought_of(chunk), began)
+        return reader.finish()
+
+    def _take(self, text: str, thought: str, began: float) -> None:
+        if not text and not thought:
+            return
+        with self._lock:
+            self._last_ms = (time.monotonic() - began) * 1000
+            if self._first_ms is None:
+                self._first_ms = self._last_ms
+            self._pieces.append(text)
+            self._thoughts.append(thought)
         self._tell()
 
     def _reach(self, hang_up: Callable[[], None]) -> None:
@@ -109,11 +135,14 @@ class Answer:
     def _flush(self) -> None:
         with self._lock:
             pieces, self._pieces = self._pieces, []
-            headers, first, end, stopped = self._headers, self._first_ms, self._end, self._stopped
+            thoughts, self._thoughts = self._thoughts, []
+            headers, end, stopped = self._headers, self._end, self._stopped
+            first, last = self._first_ms, self._last_ms
             self._scheduled = False
         turn = self.turn
         turn.text += "".join(pieces)
-        turn.first_ms = first
+        turn.thoughts += "".join(thoughts)
+        turn.first_ms, turn.last_ms = first, last
         if turn.state == "waiting" and pieces:
             turn.state = "answering"
         turn.request_id = headers.get("x-hybridd-request-id", turn.request_id)
@@ -143,5 +172,5 @@ def finish(turn: Turn, end: CallResult | HybriddError, *, stopped: bool) -> None
 
 def reason_of(error: HybriddError) -> str:
     if isinstance(error, NoFeasibleProvider) and error.retry_after is not None:
-        return f"{error.message} Possible again in {error.retry_after:.0f} s."
+        return f"{error.message} {_('Possible again in {span}.').format(span=age(error.retry_after))}"
     return error.message

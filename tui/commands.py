@@ -10,6 +10,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from hybridd.i18n import _
 from tui.keys import Entry, entries, qualified
+from tui.text import glyphs
 from tui.theme import NAMES
 from tui.types import Run
 
@@ -17,10 +18,20 @@ if TYPE_CHECKING:
     from tui.app import Dashboard
 
 
+def _nothing() -> None:
+    """What choosing the sentence that there is nothing does."""
+
+
 class Actions(Provider):
     """What the bindings can do, by what it is called."""
 
     def _commands(self) -> Iterable[tuple[str, str, Run]]:
+        """What it is called, what stands below, how to run it."""
+        signs = glyphs(ascii_only=cast("Dashboard", self.app).ascii_only)
+        for name, about, run in self._all():
+            yield signs.of(name), signs.of(about), run
+
+    def _all(self) -> Iterable[tuple[str, str, Run]]:
         app = cast("Dashboard", self.app)
         for entry in entries(self.screen):
             if not entry.action.endswith("command_palette"):
@@ -43,8 +54,11 @@ class Actions(Provider):
             yield DiscoveryHit(name, run, help=about)
 
     async def search(self, query: str) -> Hits:
-        matcher = self.matcher(query)
+        matcher, found = self.matcher(query), False
         for name, about, run in self._commands():
             score = matcher.match(name)
             if score > 0:
+                found = True
                 yield Hit(score, matcher.highlight(name), run, help=about)
+        if not found:  # Textual would say so in English
+            yield Hit(0.01, _("Nothing is called that."), _nothing)

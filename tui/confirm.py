@@ -9,7 +9,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
-from tui.text import wrap
+from hybridd.i18n import _
+from tui.keys import pressed
+from tui.text import Line, wrap
 from tui.widgets.lines import Lines
 
 
@@ -35,7 +37,9 @@ class Confirm(ModalScreen[bool]):
             yield Lines()
 
     def on_mount(self) -> None:
-        keys = [("Enter", "accent"), (f" {self.yes}   ", ""), ("Esc", "accent"), (" leave it", "")]
+        self.app.clear_notifications()  # they would lie over it
+        yes, no = pressed(self, "confirm.yes"), pressed(self, "confirm.no")
+        keys: Line = [(yes, "accent"), (f" {self.yes}   ", ""), (no, "accent"), (f" {_('leave it')}", "")]
         asked = [[(line, "bold")] for line in wrap(self.question, 52)]
         self.query_one(Lines).show([*asked, [("", "")], keys])
 

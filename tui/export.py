@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -59,7 +61,7 @@ def write(folder: Path, name: str, ending: str, text: str, now: float) -> Path:
         except FileExistsError:
             continue
         return path
-    raise FileExistsError(f"{path} and 98 like it exist")
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 class ExportScreen(ModalScreen[None]):
@@ -84,6 +86,7 @@ class ExportScreen(ModalScreen[None]):
         yield Lines()
 
     def on_mount(self) -> None:
+        self.app.clear_notifications()  # they would lie over it
         from tui.keys import key_name
 
         self.query_one(Lines).show([

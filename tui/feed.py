@@ -20,6 +20,7 @@ from hybridd.client import wire
 from hybridd.client.stdlib import Api, Response
 from hybridd.client.streams import Lines
 from hybridd.errors import HybriddError
+from hybridd.i18n import _
 from tui.events import Event, decode
 from tui.house import Connection
 
@@ -137,11 +138,11 @@ class Feed:
             began = self._connection.since
             try:
                 self._follow()
-                reason = "the daemon ended the stream"
+                reason = _("the daemon ended the stream")
             except HybriddError as error:
                 reason = error.message
             except msgspec.DecodeError as error:
-                reason = f"the stream is not hybridd's: {error}"
+                reason = _("the stream is not hybridd's: {reason}").format(reason=error)
             if self._stop.is_set():
                 return
             attempt = 1 if self._connection.state == "live" else attempt + 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.keys import key_to_character
 from textual.screen import Screen
 
 from hybridd.i18n import _
@@ -24,13 +25,16 @@ _NAMES = {
     "up": "Up", "down": "Down", "left": "Left", "right": "Right", "pageup": "PgUp",
     "pagedown": "PgDn", "home": "Home", "end": "End", "space": "Space", "tab": "Tab", "delete": "Del",
     "plus": "+", "minus": "-", "comma": ",", "full_stop": ".", "backspace": "Backspace",
+    "underscore": "_",
 }  # fmt: skip
 
 
 def key_name(key: str) -> str:
-    """``question_mark`` as ``?``, ``ctrl+p`` as ``^p``, ``upper_s`` and ``S`` as ``S``."""
+    """``question_mark`` as ``?``, ``ctrl+p`` as ``^p``, ``f2`` as ``F2``."""
+    if not key:
+        return ""
     *modifiers, last = key.split("+")
-    name = _NAMES.get(last, last.removeprefix("upper_").upper() if last.startswith("upper_") else last)
+    name = _NAMES.get(last) or _character(last)
     if "shift" in modifiers:
         name = f"Shift+{name}"
     if "super" in modifiers:
@@ -38,7 +42,16 @@ def key_name(key: str) -> str:
     return f"^{name}" if "ctrl" in modifiers else name
 
 
-_ORDER = {"this screen": 0, "here": 1, "everywhere": 2}
+def _character(key: str) -> str:
+    """``f2`` as ``F2``, and by its sign what a keymap calls by its name."""
+    if len(key) == 1:
+        return key
+    if key[0] == "f" and key[1:].isdigit():
+        return key.upper()
+    return key_to_character(key) or key.capitalize()
+
+
+_ORDER = {"screen": 0, "here": 1, "everywhere": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ class Entry:
 
 
 def entries(screen: Screen[Any]) -> list[Entry]:
-    """What can be done now on this screen: the focused widget's own actions, the screen's, those everywhere.
+    """What can be done now: the screen's own actions, those of every screen, the focused widget's, those everywhere.
 
     An action that is not allowed now (read-only) is left out, and so is one whose keys all mean something else here.
     """
@@ -74,12 +87,18 @@ def entries(screen: Screen[Any]) -> list[Entry]:
         found[binding.action, place] = Entry(
             keys, _(binding.description), binding.action, binding.id, place, node, binding.show
         )
-    return sorted(found.values(), key=lambda entry: _ORDER[entry.place])
+    return sorted(found.values(), key=lambda entry: (_ORDER[entry.place], entry.id.startswith("screen.")))
+
+
+def pressed(screen: Screen[Any], binding: str) -> str:
+    """The first key of one of the screen's own bindings as it is now; "": it has none."""
+    keys = (key for key, active in screen.active_bindings.items() if active.binding.id == binding)
+    return key_name(next(keys, ""))
 
 
 def place_of(node: DOMNode) -> str:
     if isinstance(node, Screen):
-        return "this screen"
+        return "screen"
     return "everywhere" if node.parent is None else "here"
 
 
@@ -94,7 +113,7 @@ def qualified(entry: Entry) -> str:
     """The action with its namespace, to be run from anywhere."""
     if "." in entry.action.split("(")[0]:
         return entry.action
-    return {"this screen": "screen.", "everywhere": "app.", "here": "focused."}[entry.place] + entry.action
+    return {"screen": "screen.", "everywhere": "app.", "here": "focused."}[entry.place] + entry.action
 
 
 def screen_keys(app: Dashboard) -> list[Key]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from hybridd.client import wire
 from hybridd.client.wire import Call
+from hybridd.i18n import N_, _, language
 from tui.shapes import Request
 
 PAGE = 200
@@ -34,6 +35,18 @@ _FIELDS: Final[dict[str, Callable[[Request], object]]] = {
     "stream": lambda one: "yes" if one.stream else "no",
     "attempts": lambda one: one.attempts,
 }
+
+
+OUTCOMES: Final = (N_("failed"), N_("cached"), N_("fell back"), N_("ok"))
+
+
+def outcome(request: Request) -> str:
+    """How it ended, in one of :data:`OUTCOMES`."""
+    if request.status >= 400:
+        return OUTCOMES[0]
+    if request.cache == "hit":
+        return OUTCOMES[1]
+    return OUTCOMES[2] if request.attempts > 1 or request.fell_back else OUTCOMES[3]
 
 
 def _least(value: float | None) -> float:
@@ -99,7 +112,7 @@ class Query:
                     found["status"] = part
             elif equals and name in _SEARCHED:
                 texts.append(part)
-            elif not (equals and name in _FIELDS):
+            elif not (equals and name in _FIELDS) and not _may_be_outcome(word):
                 texts.append(word)
         longest = max(texts, key=len, default="")
         if longest:
@@ -118,11 +131,17 @@ def _has(request: Request, word: str) -> bool:
             return _has_status(request.status, part)
         if name in _FIELDS:
             return part in str(_FIELDS[name](request) or "").lower()
+    ended = outcome(request)
     text = (
-        f"{request.requested} {request.provider or ''}:{request.model or ''} {request.task or ''}"
-        f" {request.error_code or ''} {request.client or ''} {request.id}"
-    )
-    return word in text.lower()
+        f"{request.requested} {request.provider or ''}:{request.model or ''} {request.task or ''} {request.status}"
+        f" {request.error_code or ''} {request.client or ''} {request.id} {ended}"
+    ).lower()
+    return word in text or (language() != "en" and word in _(ended))
+
+
+def _may_be_outcome(word: str) -> bool:
+    """The daemon does not search for how a request ended; what is read in the table can be typed all the same."""
+    return len(word) > 1 and any(word in one or word in _(one) for one in OUTCOMES)
 
 
 def _whole_status(part: str) -> bool:

@@ -1,4 +1,4 @@
-"""Calls per second, latency and cache share of the last minutes, in one small ring of seconds."""
+"""Calls per second, latency, cache share and local tokens of the last minutes, in one small ring of seconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ SECONDS = 300
 KEPT = 32
 """Latencies kept of one second. Beyond that each new one takes the place of an older one: at such rates the median of a
 window is made of hundreds anyway."""
+LEAST_SECONDS = 0.001
+
+
+def tokens_per_second(
+    tokens: int | None, latency_ms: float, first_ms: float | None, overhead_ms: float | None = None
+) -> float | None:
+    """How fast an answer was written. Streamed (``first_ms``): from its first token on, which is there by then. Else
+    over the whole call without ``overhead_ms``, in which a model may have been loaded.
+
+    None where that tells nothing: a single token, or all of them at once.
+    """
+    if tokens is None or tokens < 2:
+        return None
+    counted, before = (tokens, overhead_ms or 0.0) if first_ms is None else (tokens - 1, first_ms)
+    seconds = (latency_ms - before) / 1000
+    return counted / seconds if seconds >= LEAST_SECONDS else None
 
 
 @dataclass(slots=True)
@@ -16,34 +32,55 @@ class _Second:
     at: int = -1
     calls: int = 0
     hits: int = 0
-    tokens: int = 0
+    tokens: float = 0.0
     latencies: list[float] = field(default_factory=list)
 
 
 class Rates:
-    """``now`` and ``at`` are UTC seconds. A call counts in the second it is reported in."""
+    """``now`` and ``at`` are UTC seconds. A call counts in the second it is reported in; the tokens of a local answer
+    in the seconds it was written in."""
 
     def __init__(self) -> None:
         self._ring = [_Second() for _ in range(SECONDS)]
         self.total = 0
         """Calls ever added, also those too old for the ring."""
 
-    def add(self, at: float, latency_ms: float, *, hit: bool = False, local_tokens: int = 0) -> None:
+    def add(
+        self, at: float, latency_ms: float, *, hit: bool = False, local_tokens: int = 0, silent_ms: float = 0.0
+    ) -> None:
+        """``silent_ms``: of the latency, what was over before the answer began to be written."""
         self.total += 1
-        second = int(at)
-        slot = self._ring[second % SECONDS]
-        if slot.at > second:
-            return  # older than everything the ring still holds
-        if slot.at != second:
-            slot.at, slot.calls, slot.hits, slot.tokens = second, 0, 0, 0
-            slot.latencies.clear()
+        if local_tokens:
+            self._write(at, max(0.0, latency_ms - silent_ms) / 1000, local_tokens)
+        slot = self._slot(int(at))
+        if slot is None:
+            return
         if len(slot.latencies) < KEPT:
             slot.latencies.append(latency_ms)
         else:
             slot.latencies[slot.calls % KEPT] = latency_ms
         slot.calls += 1
         slot.hits += hit
-        slot.tokens += local_tokens
+
+    def _slot(self, second: int) -> _Second | None:
+        """None: older than what the ring holds in its place."""
+        slot = self._ring[second % SECONDS]
+        if slot.at > second:
+            return None
+        if slot.at != second:
+            slot.at, slot.calls, slot.hits, slot.tokens = second, 0, 0, 0.0
+            slot.latencies.clear()
+        return slot
+
+    def _write(self, end: float, seconds: float, tokens: int) -> None:
+        """Spreads the tokens over the seconds until ``end``, by how much of each was part of them."""
+        seconds = max(LEAST_SECONDS, min(seconds, SECONDS - 1.0))
+        begin = end - seconds
+        for second in range(int(begin), int(end) + 1):
+            part = (min(end, second + 1.0) - max(begin, float(second))) / seconds
+            slot = self._slot(second) if part > 0 else None
+            if slot is not None:
+                slot.tokens += tokens * part
 
     def _window(self, first: int, last: int) -> list[_Second]:
         slots = (self._ring[second % SECONDS] for second in range(max(first, last - SECONDS + 1), last + 1))

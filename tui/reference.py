@@ -16,8 +16,9 @@ BEGIN = "<!-- keys: made by `python -m tui.reference --write`; a test holds it e
 END = "<!-- /keys -->"
 _ELSEWHERE = ("tui.widgets.table:Rows", "tui.widgets.filter:Filter", "tui.export:ExportScreen", "tui.help:HelpScreen",
               "tui.jump:JumpScreen", "tui.start:StartScreen", "tui.ask:Ask",
-              "tui.screens.limit_detail:LimitDetail", "tui.screens.model_pull:PullScreen",
-              "tui.confirm:Confirm")  # fmt: skip
+              "tui.screens.limit_detail:LimitDetail", "tui.screens.log_detail:LogDetail",
+              "tui.screens.request_detail:RequestDetail",
+              "tui.screens.model_pull:PullScreen", "tui.confirm:Confirm")  # fmt: skip
 
 
 def sources() -> list[type[DOMNode]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hybridd.client.types import Message
+from tui.rates import tokens_per_second
 
 TURNS_KEPT = 500
 
@@ -17,13 +18,17 @@ State = Literal["waiting", "answering", "done", "stopped", "failed"]
 class Turn:
     """One question and its answer. ``model``: what was asked for; ``answered``: who did it. Times in milliseconds.
 
-    ``messages``: the whole conversation that was sent. ``score``: what was said of the answer, -1 to 1.
+    ``messages``: the whole conversation that was sent. ``thoughts``: what a reasoning model said before its answer.
+    ``first_ms``, ``last_ms``: until its first and its last words were here; ``latency_ms``: as the daemon counts.
+    ``score``: what was said of the answer, -1 to 1. ``began``: UTC seconds.
     """
 
     prompt: str
     model: str
     messages: list[Message]
     text: str = ""
+    thoughts: str = ""
+    began: float = 0.0
     state: State = "waiting"
     error: str = ""
     request_id: str = ""
@@ -35,16 +40,16 @@ class Turn:
     cost_usd: float | None = None
     latency_ms: float | None = None
     first_ms: float | None = None
+    last_ms: float | None = None
     cache: str = ""
     score: float | None = None
 
     @property
     def speed(self) -> float | None:
         """Tokens per second from the first token on; None when it cannot be told."""
-        if not self.output_tokens or self.latency_ms is None or self.cache == "hit":
+        if self.last_ms is None or self.cache == "hit":
             return None
-        seconds = (self.latency_ms - (self.first_ms or 0.0)) / 1000
-        return self.output_tokens / seconds if seconds > 0.001 else None
+        return tokens_per_second(self.output_tokens, self.last_ms, self.first_ms)
 
 
 @dataclass(slots=True)

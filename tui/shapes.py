@@ -47,6 +47,12 @@ class Request(msgspec.Struct):
     tier: str | None = None
     client: str | None = None
 
+    @property
+    def silent_ms(self) -> float:
+        """How long it took until the answer began to be written, as far as that was seen: until its first token when
+        it was streamed, else hybridd's own share, in which a local model may have been loaded."""
+        return (self.first_token_ms if self.stream else self.overhead_ms) or 0.0
+
 
 class Gpu(msgspec.Struct):
     index: int
@@ -88,6 +94,7 @@ class Resident(msgspec.Struct):
     idle_seconds: float = 0.0
     leaves_in: float | None = None
     fraction: float | None = None
+    tokens_per_second: float | None = None
 
 
 class LocalFile(msgspec.Struct):

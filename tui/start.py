@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from hybridd.client import start
 from hybridd.errors import HybriddError
 from hybridd.i18n import _
+from tui.keys import pressed
 from tui.text import Line, wrap
 from tui.widgets.lines import Lines
 
@@ -44,12 +45,17 @@ class StartScreen(ModalScreen[None]):
         words = [line for sentence in sentences for line in wrap(sentence, 56)]
         lines: list[Line] = [[(_("Welcome to hybridd"), "bold")], [("", "")], *([(text, "")] for text in words)]
         if not busy:
-            lines += [
-                [("", "")],
-                [("Enter  ", "accent"), (_("start it in the background (hybridd serve)"), "")],
-                [("  Esc  ", "accent"), (_("wait: the dashboard connects as soon as one runs"), "")],
-                [("    q  ", "accent"), (_("quit"), "")],
-            ]
+            offers = {
+                "start.start": _("start it in the background (hybridd serve)"),
+                "start.wait": _("wait: the dashboard connects as soon as one runs"),
+                "start.quit": _("quit"),
+            }
+            lines.append([("", "")])
+            width = min(64, self.app.size.width * 94 // 100) - 11
+            for name, text in offers.items():
+                first, *more = wrap(text, width)
+                lines.append([(f"{pressed(self, name):>5}  ", "accent"), (first, "")])
+                lines += [[(" " * 7 + line, "")] for line in more]
         self.query_one(Lines).show(lines)
 
     def action_start(self) -> None:

@@ -7,6 +7,7 @@ the theme. Widths are terminal columns, counted as Textual counts them.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,7 +55,7 @@ class Glyphs:
 
     def of(self, text: str) -> str:
         """``text`` in what the terminal can show."""
-        return text if self is RICH else text.translate(_PLAIN).encode("ascii", "replace").decode()
+        return text if self is RICH or text.isascii() else plain_letters(text.translate(_PLAIN))
 
 
 RICH = Glyphs()
@@ -62,22 +63,20 @@ ASCII = Glyphs(
     used="#", held="=", free="-", buffer=".", spark="_.-:=+*#", rule="-", dot="*", ring="o", ellipsis="~", times="x",
     arrow=">", plusminus="+-", up="^", down="v", mark=">", between="|",
 )  # fmt: skip
-_PLAIN = str.maketrans(
-    {
-        "…": "...",
-        "→": "->",
-        "×": "x",
-        "±": "+-",
-        "·": "|",
-        "–": "-",
-        "’": "'",
-        "▓": "#",
-        "▒": "=",
-        "░": ".",
-        "“": '"',
-        "”": '"',
-    }
-)
+_PLAIN = str.maketrans({
+    "…": "...", "→": "->", "×": "x", "±": "+-", "·": "|", "–": "-", "’": "'", "“": '"', "”": '"',
+    "▓": "#", "▒": "=", "░": ".",
+})  # fmt: skip
+
+
+def plain_letters(text: str) -> str:
+    """``ção`` as ``cao``; of what has no letter beneath a ``?`` for each column, so that no width changes."""
+    return "".join(one if one.isascii() else _plain_letter(one) for one in text)
+
+
+def _plain_letter(character: str) -> str:
+    base, width = unicodedata.normalize("NFKD", character)[:1], cell_len(character)
+    return base.ljust(width)[:width] if base.isascii() else "?" * width
 
 
 def glyphs(*, ascii_only: bool) -> Glyphs:
@@ -168,15 +167,24 @@ def money(value: float | None) -> str:
 
 
 def size_of(value: float | None, *, binary: bool = True) -> str:
-    """Bytes: ``3.1 GB``, ``640 MB``."""
+    """Bytes in at most eight columns: ``3.1 GiB``, ``640 MiB``; decimal, as networks are counted: ``640 MB``."""
     if value is None:
         return "-"
     base = 1024.0 if binary else 1000.0
-    for suffix in ("B", "kB", "MB", "GB"):
-        if abs(value) < base * 0.9995 or suffix == "GB":
+    suffixes = ("B", "KiB", "MiB", "GiB") if binary else ("B", "kB", "MB", "GB")
+    for suffix in suffixes:
+        if abs(value) < base * 0.9995 or suffix == suffixes[-1]:
             break
         value /= base
-    return f"{value:.0f} {suffix}" if suffix in {"B", "kB", "MB"} else f"{value:.1f} {suffix}"
+    return f"{value:.1f} {suffix}" if suffix == suffixes[-1] and value < 999.95 else f"{value:.0f} {suffix}"
+
+
+def size_pair(used: float, total: float, width: int) -> str:
+    """Both in the unit of the whole: ``3.1/4.0 GiB``, without the places when they do not fit into ``width``."""
+    unit = size_of(total).rpartition(" ")[2]
+    base = 1024.0 ** ("B", "KiB", "MiB", "GiB").index(unit)
+    exact = f"{used / base:.1f}/{total / base:.1f} {unit}"
+    return exact if unit == "GiB" and len(exact) <= width else f"{used / base:.0f}/{total / base:.0f} {unit}"
 
 
 def amount(value: float | None, unit: str) -> str:

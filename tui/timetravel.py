@@ -20,6 +20,7 @@ from hybridd.client import wire
 from hybridd.client.wire import Call
 from hybridd.contracts.views import AlertView, LimitView, ProviderStateName, ProviderView
 from hybridd.contracts.when import parse_when
+from hybridd.i18n import N_, _
 from tui.house import BURN_POINTS, BURN_SECONDS, RESOLVED_KEPT, House
 from tui.periods import resets
 from tui.shapes import Cost, Gpu, Host, Request, Status
@@ -48,16 +49,23 @@ def when(text: str, now: float) -> float:
     """
     clock = _TIME.match(text.strip())
     if clock is None:
-        at = parse_when(text, now, local=True)
+        try:
+            at = parse_when(text, now, local=True)
+        except ValueError:
+            raise ValueError(_no_time(text)) from None
     else:
         hour, minute = int(clock[1]), int(clock[2])
         if hour > 23 or minute > 59:
-            raise ValueError(f"{text!r} is no time of day")
+            raise ValueError(_("'{text}' is no time of day").format(text=text))
         then = datetime.fromtimestamp(now).replace(hour=hour, minute=minute, second=0, microsecond=0)
         at = then.timestamp() if then.timestamp() <= now else (then - timedelta(days=1)).timestamp()
     if not 0 < at <= now:
-        raise ValueError(f"{text!r} is not in the past")
+        raise ValueError(_("'{text}' is not in the past").format(text=text))
     return at
+
+
+def _no_time(text: str) -> str:
+    return _("'{text}' is no time: 14:05, 2h, 3d, 2026-11-20 or 2026-11-20 14:05 are some").format(text=text)
 
 
 def hold_seconds(age: float) -> float:
@@ -185,7 +193,7 @@ def _provider(view: ProviderView, alerts: Iterable[AlertView], at: float) -> Pro
             return msgspec.structs.replace(
                 view, state=known, reason=alert.message, until=None, in_flight=0, since=alert.opened_at
             )
-    unknown = cast("ProviderStateName", "not kept")
+    unknown = cast("ProviderStateName", N_("not kept"))
     return msgspec.structs.replace(view, state=unknown, reason="", until=None, in_flight=0, models=[], since=at)
 
 
@@ -221,7 +229,8 @@ def _requests(house: House, body: Any, at: float) -> None:
     for end, one in sorted((pair for pair in ended if pair[0] <= at), key=lambda pair: pair[0]):
         house.requests.append(one)
         local = one.output_tokens or 0 if one.provider == "local" else 0
-        house.rates.add(end, one.latency_ms, hit=one.cache == "hit", local_tokens=local)
+        hit = one.cache == "hit"
+        house.rates.add(end, one.latency_ms, hit=hit, local_tokens=local, silent_ms=one.silent_ms)
     house.request_ids = {one.id for one in house.requests}
 
 
@@ -246,9 +255,9 @@ def _costs(answers: Mapping[str, Any]) -> dict[str, Cost]:
 
 def _missing(live: House, made: House) -> str:
     """A sentence about what is shown without, or differently."""
-    unrecorded = sum(limit.key not in made.limits for limit in live.limits.values())
-    parts = [f"{unrecorded} of {len(live.limits)} quotas"] if unrecorded else []
+    unrecorded, known = sum(limit.key not in made.limits for limit in live.limits.values()), len(live.limits)
+    parts = [_("{count} of {all} quotas").format(count=unrecorded, all=known)] if unrecorded else []
     if made.host.cpu_percent is None:
-        parts.append("the host")
-    parts.append("providers' states, held calls, forecasts, loaded models, acknowledgements")
-    return f"Not recorded: {', '.join(parts)}. Limits are today's."
+        parts.append(_("the host"))
+    parts.append(_("providers' states, held calls, forecasts, loaded models, acknowledgements"))
+    return _("Not recorded: {what}. Limits are today's.").format(what=", ".join(parts))

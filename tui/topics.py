@@ -11,6 +11,7 @@ PLUGINS = "plugins"
 HOST = "host"
 LOCAL = "local"
 JOBS = "jobs"
+LOGS = "logs"
 RATES = "rates"
 USAGE = "usage"
 CONNECTION = "connection"
@@ -18,5 +19,5 @@ CLOCK = "clock"
 """The second has changed; told only to screens that name it, and less often while the terminal is not focused."""
 
 ALL = frozenset(
-    {STATUS, PROVIDERS, LIMITS, REQUESTS, ALERTS, PLUGINS, HOST, LOCAL, JOBS, RATES, USAGE, CONNECTION, CLOCK}
+    {STATUS, PROVIDERS, LIMITS, REQUESTS, ALERTS, PLUGINS, HOST, LOCAL, JOBS, LOGS, RATES, USAGE, CONNECTION, CLOCK}
 )

@@ -10,6 +10,7 @@ from textual.message import Message
 
 from hybridd.client.wire import Call
 from hybridd.errors import HybriddError
+from hybridd.i18n import _
 from tui.ask import Ask
 from tui.house import BURN_POINTS, BURN_SECONDS, House
 from tui.messages import Failed
@@ -51,8 +52,8 @@ class Travel:
             if text is not None:
                 self.go(when(text, live.now))
 
-        hint = "14:05 is the last one, 2h is two hours ago; or 2026-11-20 14:05."
-        self._app.push_screen(Ask("Go to a time", hint, lambda text: when(text, live.now)), arrive)
+        hint = _("14:05 is the last one, 2h is two hours ago; or 2026-11-20 14:05.")
+        self._app.push_screen(Ask(_("Go to a time"), hint, lambda text: when(text, live.now)), arrive)
 
     def go(self, at: float | None) -> None:
         """There, or None: to the present."""
@@ -62,7 +63,7 @@ class Travel:
             self._app.post_message(Arrived(None))
             return
         if self._app.feed is None:
-            self._app.post_message(Failed("This is a recording: it cannot be stepped through, only played."))
+            self._app.post_message(Failed(_("This is a recording: it cannot be stepped through, only played.")))
             return
         self.target = on_grid(at)
         self._app.run_worker(self._fetch(self.target), group="travel", exclusive=True)
@@ -73,7 +74,7 @@ class Travel:
         except HybriddError as error:
             shown = self._app.past
             self.target = None if shown is None else shown.as_of
-            self._app.post_message(Failed(f"The past cannot be shown: {error.message}"))
+            self._app.post_message(Failed(_("The past cannot be shown: {reason}").format(reason=error.message)))
             return
         self._reached = past
         self._app.post_message(Arrived(house_at(self._app.house, past)))

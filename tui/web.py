@@ -27,8 +27,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from textual_serve.server import Server
 
-from hybridd.errors import HybriddError
+from hybridd.errors import HybriddError, InvalidRequest
 from hybridd.i18n import _, language, use
+from tui.replay import check
 from tui.settings import Options, with_section
 
 ADDRESS = "127.0.0.1"
@@ -167,13 +168,21 @@ async def serve(options: Options, port: int, say: Callable[[str], None]) -> None
 
     Raises:
         HybriddError: the port cannot be had.
+        InvalidRequest: a window could not be started so.
     """
+    use(with_section(options).section.language)
+    if options.record is not None:
+        said = _("--record writes what one dashboard sees; it does not go with --web")
+        raise InvalidRequest(said, param="record")
+    if options.replay is not None:
+        check(options.replay)
     try:
         listening = socket.create_server((ADDRESS, port))
     except OSError as error:
-        raise HybriddError(f"Port {port} of {ADDRESS} cannot be used: {error.strerror}", code="port_in_use") from error
+        said = _("Port {port} of {address} cannot be used: {reason}")
+        text = said.format(port=port, address=ADDRESS, reason=error.strerror)
+        raise HybriddError(text, code="port_in_use") from error
     port = listening.getsockname()[1]
-    use(with_section(options).section.language)
     dashboard = WebDashboard(options, port)
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()

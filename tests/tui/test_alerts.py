@@ -136,7 +136,7 @@ async def test_ended_alerts_are_asked_for_and_shown_last(seeded: Daemon) -> None
     """What had ended before the dashboard was there is on the screen; ``v`` shows the live or the ended alone."""
     async with dashboard(seeded.socket) as driver:
         await driver.press("5")
-        await driver.until(lambda: "lab is parked until you act." in driver.text and "1 resolved" in driver.text)
+        await driver.until(lambda: "lab is parked until you act." in driver.text and "1 ended" in driver.text)
         rows = driver.screen.rows
         assert [one.state for one in rows.shown] == ["open", "resolved"]
         rows.select("1")
@@ -173,3 +173,46 @@ async def test_an_alert_can_be_gone_to(alarmed: Daemon) -> None:
         await driver.until(lambda: driver.screen.NAME == "alerts" and _cursor(driver.app) == str(number))
         driver.app.go("alerts", "99999")
         await driver.until(lambda: "Alert 99999 is not known" in said(driver))
+
+
+QUOTA = {
+    "limit": 12.0, "remaining": 0.0, "buffer": 1.0, "line": 1.0, "unit": "requests", "window": "day",
+    "reset": NOW + 600, "quota": "lab/requests/day",
+}  # fmt: skip
+
+
+def test_figures_are_told_in_their_unit() -> None:
+    """What is left of how much, the buffer where there is one, the quota by its short name; nothing twice."""
+    said = "\n".join(plain(line) for line in detail_lines(alert(data=QUOTA), NOW, 80, RICH))
+    for part in ("left       0 of 12", "buffer     1", "warns at   1", "quota      lab req/day", "1 min ago"):
+        assert part in said, said
+    for part in ("limit ", "unit", "window"):
+        assert part not in said, said
+    assert "buffer" not in "".join(
+        plain(one) for one in detail_lines(alert(data={**QUOTA, "buffer": 0.0}), NOW, 80, RICH)
+    )
+
+
+def test_a_forecast_is_told_with_both_its_ends() -> None:
+    """Three moments of one forecast stand in one line."""
+    data = {"exhausted_at": NOW + 3600, "earliest": NOW + 1800, "latest": NOW + 5400, "per_second": 0.001,
+            "remaining": 4.457, "quota": "lab/usd/month"}  # fmt: skip
+    lines = [plain(line) for line in detail_lines(alert(data=data), NOW, 100, RICH)]
+    assert sum("between" in line for line in lines) == 1
+    assert [line for line in lines if "pace" in line or "left" in line] == [
+        " pace       $3.60 an hour", " left       $4.46",
+    ]  # fmt: skip
+    assert not any(line.strip().startswith(("earliest", "latest")) for line in lines)
+
+
+async def test_what_changes_nothing_is_not_sent(alarmed: Daemon) -> None:
+    """``a`` on an acknowledged alert and ``u`` on one that is not silenced say so."""
+    async with dashboard(alarmed.socket) as driver:
+        await driver.press("5")
+        await driver.until(lambda: driver.screen.NAME == "alerts" and driver.screen.rows.shown)
+        await driver.press("u")
+        await driver.until(lambda: "It is not silenced." in said(driver))
+        await driver.press("a")
+        await driver.until(lambda: "acked" in driver.text and driver.screen.rows.selected.state == "acknowledged")
+        await driver.press("a")
+        await driver.until(lambda: "It is acknowledged already." in said(driver))

@@ -21,13 +21,14 @@ from hybridd.errors import InvalidRequest
 from tests.house import ROOT
 from tests.house import House as Daemon
 from tests.tui.support import dashboard, driven
+from tests.tui.support import said as notices
 from tui import commands, keymap, reference, theme
-from tui.app import Dashboard, binding_ids
+from tui.app import Dashboard, binding_places
 from tui.events import Event, encode
 from tui.keys import declared, entries
 from tui.replay import Player, Recorder, read
 from tui.screens import SCREENS
-from tui.settings import Options, Section, read_section
+from tui.settings import Options, Section, read_section, with_section
 from tui.widgets.table import Rows
 
 
@@ -56,34 +57,73 @@ async def test_the_palette_runs_an_action(house: Daemon) -> None:
 async def test_the_keymap_moves_keys(house: Daemon, tmp_path: Path) -> None:
     """A binding named in the configuration listens to other keys; help and footer name them; a mistake is said."""
     config = tmp_path / "c.json"
-    keys = {"app.help": "f1", "app.screen.limits": "l", "app.hepl": "x"}
+    keys = {"app.help": "f1", "app.screen.limits": "l", "app.hepl": "x", "app.past.now": "N"}
     config.write_text(json.dumps({"tui": {"keymap": keys, "theme": "hybridd-safe"}}))
     async with dashboard(house.socket, config=config) as driver:
         assert driver.app.theme == "hybridd-safe"
-        assert "f1 help" in driver.lines[-1]
-        assert "l Limits" in driver.lines[-1]
+        assert "F1 help" in driver.lines[-1]
+        assert "l Limit" in driver.lines[-1]
         await driver.press("question_mark")
         assert "On this screen" not in driver.text
         await driver.press("f1")
         assert "On this screen" in driver.text
-        assert any("app.hepl" in note.message for note in driver.app._notifications)
+        assert not any("app.hepl" in note.message for note in driver.app._notifications)  # it lay over the help
+        await driver.press("escape", "left_square_bracket")
+        await driver.until(lambda: "N returns to now" in driver.text)  # hints in sentences follow, too
 
 
-def test_keymap_mistakes_name_the_nearest() -> None:
-    """An unknown id is not used and says which was meant; a binding without a key neither."""
-    used, wrong = keymap.check(
-        {"app.hepl": "x", "app.quit": " , ", "app.theme": "f2, f3"}, {"app.help", "app.quit", "app.theme"}
-    )
-    assert used == {"app.theme": "f2,f3"}
-    assert "the nearest is 'app.help'" in wrong[0]
-    assert "names no key" in wrong[1]
+async def test_what_the_configuration_gets_wrong_is_said(house: Daemon, tmp_path: Path) -> None:
+    """One note names each wrong id, key and theme, with what was meant; the rest of the section is used."""
+    config = tmp_path / "c.json"
+    keys = {"app.hepl": "x", "app.help": "ctrll+q", "app.quit": 7, "app.theme": "f4"}
+    config.write_text(json.dumps({"tui": {"keymap": keys, "theme": "hybridd-sade", "read_only": True}}))
+    async with dashboard(house.socket, config=config) as driver:
+        (note,) = driver.app._notifications
+        for part in ("'app.hepl'; the nearest is 'app.help'", "no key 'ctrll+q'; the nearest is 'ctrl+q'",
+                     "tui.keymap.app.quit must be a text", "no theme 'hybridd-sade'"):  # fmt: skip
+            assert part in note.message, part
+        assert driver.app.read_only
+        await driver.press("f4")
+        await driver.until(lambda: driver.app.theme != theme.DEFAULT)
+        await driver.press("escape")
+        assert not driver.app._notifications
+
+
+PLACES = {
+    "app.help": keymap.Place("Dashboard", "question_mark"),
+    "app.quit": keymap.Place("Dashboard", "q"),
+    "app.theme": keymap.Place("Dashboard", "T"),
+    "table.sort": keymap.Place("Rows", "s"),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "used", "said"),
+    [
+        ({"app.hepl": "x"}, {}, "the nearest is 'app.help'"),
+        ({"app.quit": " , "}, {}, "names no key"),
+        ({"app.quit": "ctrll+x"}, {}, "there is no key 'ctrll+x'"),
+        ({"app.quit": "hyperspace"}, {}, "there is no key 'hyperspace'"),
+        ({"app.quit": ["f1"]}, {}, "must be a text"),
+        ({"app.quit": "?"}, {}, "'question_mark' is the key of 'app.help'"),
+        ({"app.quit": "T,x"}, {}, "'T' is the key of 'app.theme'"),
+        ({"app.quit": "?", "app.help": "q"}, {"app.quit": "?", "app.help": "q"}, ""),
+        ({"app.quit": "s"}, {"app.quit": "s"}, ""),
+        ({"app.theme": "f2, ctrl+shift+left, slash, ç"}, {"app.theme": "f2,ctrl+shift+left,slash,ç"}, ""),
+    ],
+)
+def test_keymap_mistakes(given: dict[str, object], used: dict[str, str], said: str) -> None:
+    """What is no binding, no key, no text or another's key at the same place is not used and is named."""
+    kept, wrong = keymap.check(given, PLACES)
+    assert kept == used
+    assert (said in "".join(wrong)) if said else not wrong
 
 
 def test_every_screen_has_its_key_and_its_id() -> None:
     """A keymap can name every screen, and no id means two things."""
     ids = [binding.id for _, binding in declared(reference.sources())]
     assert len(ids) == len(set(ids))
-    assert {f"app.screen.{name}" for name in SCREENS} <= binding_ids()
+    assert {f"app.screen.{name}" for name in SCREENS} <= set(binding_places())
 
 
 @pytest.mark.parametrize("name", theme.NAMES)
@@ -96,6 +136,26 @@ async def test_every_theme_draws(house: Daemon, name: str) -> None:
         here, other = ([segment.style for segment in rows.render_line(y) if segment.style] for y in (1, 2))
         grounds = [{(style.bgcolor, style.reverse) for style in styles} for styles in (here, other)]
         assert not grounds[0] & grounds[1]  # the cursor's row can be told from the others
+
+
+@pytest.mark.parametrize("name", theme.NAMES)
+async def test_what_is_selected_can_be_read_and_copied(house: Daemon, name: str) -> None:
+    """Dragging the mouse over a row marks it, its text stays readable, Ctrl+C copies it; with nothing selected
+    Ctrl+C says which key quits."""
+    async with dashboard(house.socket, theme=name) as driver:
+        rows = driver.app.screen.query_one("#providers", Rows)
+        await driver.pilot.mouse_down(rows, offset=(0, 1))
+        await driver.pilot.hover(rows, offset=(11, 1))
+        await driver.pilot.mouse_up(rows, offset=(11, 1))
+        await driver.until(lambda: driver.app.screen.get_selected_text())
+        marked = next(segment for segment in rows.render_line(1) if segment.text.strip())
+        assert marked.style is not None
+        assert marked.style.bgcolor not in {marked.style.color, rows.rich_style.bgcolor}
+        await driver.press("ctrl+c")
+        assert driver.app.clipboard.strip() == rows.shown[0].provider.name
+        driver.app.screen.clear_selection()
+        await driver.press("ctrl+c")
+        assert "q quits." in notices(driver)
 
 
 @pytest.mark.parametrize("name", SCREENS)
@@ -195,9 +255,60 @@ def test_recordings_that_cannot_be_used(tmp_path: Path) -> None:
     bad.write_bytes(encode(Event(1, 1.0, "host", {})) + b"nonsense\n")
     with pytest.raises(InvalidRequest, match="line 2"):
         list(read(bad))
-    bad.write_bytes(b"")
-    with pytest.raises(InvalidRequest, match="no events"):
-        Player(bad, lambda batch: None)
+    for content, said in (
+        (b"", "no events"),
+        (b'{"seq": 1', "no events"),
+        (b"[1, 2]\n", "line 1 is not an event"),
+        (encode(Event(1, 1.0, "order_placed", {})), "begins with an event 'order_placed'"),
+        (encode(Event(1, 1e300, "host", {})), "line 1 is of no time"),
+    ):
+        bad.write_bytes(content)
+        with pytest.raises(InvalidRequest, match=said):
+            Player(bad, lambda batch: None)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (b"nonsense\n", "line 4 is not an event"),
+        (b'{"seq": 9', "its last line was cut off"),
+        (encode(Event(9, 9.0, "of_tomorrow", {})), "1 event was not understood"),
+        (b'{"seq": 1, "at": 2.0, "kind": "connection", "data": null}\n', "1 event was not understood"),
+        (b'{"seq": 1, "at": 2.0, "kind": "connection", "data": {"state": "odd"}}\n', "1 event was not understood"),
+    ],
+)
+async def test_a_recording_that_breaks_off_shows_what_it_had(tmp_path: Path, more: bytes, said: str) -> None:
+    """Everything before the bad place is shown, and the banner says why it ends there."""
+    bad = tmp_path / "bad.ndjson"
+    lines = (Path(__file__).parent / "day.ndjson").read_bytes().splitlines(keepends=True)
+    snapshot = next(number for number, line in enumerate(lines) if b'"kind":"snapshot"' in line)
+    bad.write_bytes(lines[0] + lines[0] + lines[snapshot] + more)
+    app = Dashboard(Options(replay=bad, speed=0.0))
+    async with driven(app) as driver:
+        await driver.until(lambda: "END of the recording" in driver.text)
+        assert said in app.house.connection.reason or said in driver.text
+        assert "openrouter" in driver.text
+
+
+def test_a_full_disk_ends_the_recording_and_nothing_else(tmp_path: Path) -> None:
+    """It is said once; later events are dropped, closing again is harmless."""
+    said: list[str] = []
+    recorder = Recorder(tmp_path / "tape", said.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder, "_file", os.open("/dev/full", os.O_WRONLY))
+        recorder(Event(1, 1.0, "host", {}))
+    recorder(Event(2, 2.0, "host", {}))
+    recorder.close()
+    assert len(said) == 1
+    assert "No space left" in said[0]
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    """A theme that there is not is named with those that there are; a recording is not recorded."""
+    with pytest.raises(InvalidRequest, match=r"no theme 'hybridd-sade'.*hybridd-safe"):
+        with_section(Options(theme="hybridd-sade"))
+    with pytest.raises(InvalidRequest, match="does not go with --replay"):
+        with_section(Options(record=tmp_path / "a", replay=tmp_path / "b"))
 
 
 async def test_the_first_run_offers_to_start_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +333,15 @@ async def test_the_first_run_offers_to_start_a_daemon(tmp_path: Path, monkeypatc
             await asyncio.to_thread(os.waitid, os.P_PIDFD, ended, os.WEXITED)
             os.close(ended)
         house.__exit__(None, None, None)
+
+
+async def test_what_is_said_is_never_markup(house: Daemon) -> None:
+    """Brackets of paths and hosts are shown, control characters are not; --ascii holds here, too."""
+    async with dashboard(house.socket, ascii_only=True) as driver:
+        driver.app.screen.notify("[/b] [red]está\x1b[2J")
+        await driver.until(lambda: "[red]" in notices(driver))
+        note = list(driver.app._notifications)[-1]  # the first is of the configuration
+        assert (note.message, note.markup) == ("[/b] [red]esta [2J", False)
 
 
 async def test_unfocused_it_rests(house: Daemon) -> None:

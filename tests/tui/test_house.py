@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tui.strategies import DELTAS, JSON, events, request, snapshot
-from tui import house as models
+from tui import deltas as models
+from tui.deltas import apply, apply_all
 from tui.events import Event, answer
-from tui.house import House, apply, apply_all
+from tui.house import REQUESTS_KEPT, House
 
 
 def facts(house: House) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def test_requests_by_event_and_by_query(told: list[Any], asked: list[Any], asked
     assert house.request_ids == set(ids)
 
 
-@given(st.sampled_from([*models._HANDLERS, "tomorrow"]), JSON)
+@given(st.sampled_from([*models.HANDLERS, "tomorrow"]), JSON)
 def test_nonsense_is_counted_and_harmless(kind: str, data: Any) -> None:
     """An event of an unknown kind or shape never raises; what is known stays."""
     house = House()
@@ -112,9 +113,9 @@ def test_costs_count_on_between_two_answers() -> None:
 def test_only_so_many_requests_are_kept() -> None:
     """The oldest leave, and with them the memory that they were seen."""
     house = House()
-    many = models.REQUESTS_KEPT + 10
+    many = REQUESTS_KEPT + 10
     apply_all(house, events([("request", {"id": f"req_{number}", "at": float(number)}) for number in range(many)]))
-    assert len(house.requests) == len(house.request_ids) == models.REQUESTS_KEPT
+    assert len(house.requests) == len(house.request_ids) == REQUESTS_KEPT
     assert (house.requests[0].id, house.requests[-1].id) == ("req_10", f"req_{many - 1}")
 
 

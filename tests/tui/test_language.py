@@ -55,14 +55,38 @@ async def test_a_filter_finds_the_word_that_is_read(house: House, portuguese: Pa
 
 
 async def test_all_of_it_fits_where_english_fits(house: House, portuguese: Path) -> None:
-    """At 80×24 every screen's name and the help's key stand in the footer, in full."""
+    """At 80×24 every screen's name (shortened where it must be, as in English) and the help's key are in the footer."""
     async with dashboard(house.socket, (80, 24), config=portuguese) as driver:
         await driver.until(lambda: "pronto" in driver.text)
         footer = driver.lines[-1]
-        for word in ("Resumo", "Limites", "Pedidos", "Modelos", "Alertas", "Conversa", "? ajuda"):
+        for word in ("Resumo", "2 Lim", "3 Ped", "4 Mod", "5 Ale", "7 Con", "8 Logs", "? ajuda"):
             assert word in footer, footer
         assert len(driver.lines) == 24
         assert all(len(line) <= 80 for line in driver.lines)
+
+
+async def test_limits_and_requests_in_portuguese(house: House, portuguese: Path) -> None:
+    """Tables, drill-downs and their sentences; what the daemon says of its decision stays English."""
+    async with dashboard(house.socket, (100, 40), config=portuguese) as driver:
+        await driver.press("2")
+        await driver.until(lambda: "VOLTA" in driver.text)
+        driver.screen.rows.select("lab/requests/60s")
+        await driver.press("enter")
+        await driver.until(lambda: "code_generation" in driver.text)
+        for word in ("Limite ", "pedidos em qualquer minuto", "de margem", "contagens", "RESTANTE EM 15 MINUTOS"):
+            assert word in driver.text, word
+        for word in ("QUEM USOU NESSE PERÍODO, POR TAREFA", "TAREFA", "CUSTO"):
+            assert word in driver.text, word
+        await driver.press("3")
+        await driver.until(lambda: "seguindo, mais novos primeiro" in driver.text)
+        await driver.press("slash", *"por outro", "enter")
+        await driver.until(lambda: "filtrar por outro" in driver.text and driver.screen.rows.shown)
+        await driver.press("enter")
+        await driver.until(lambda: "POR QUÊ" in driver.text)
+        for word in ("Pedido", "começou", "preterido (quota)", "PARA ONDE FOI O TEMPO", "fora da chamada", "TEXTO"):
+            assert word in driver.text, word
+        for word in ("asked for", "passed over", "LEFT", "WHO USED", "waiting", "not needed"):
+            assert word not in driver.text, word
 
 
 def test_short_words_keep_their_room() -> None:

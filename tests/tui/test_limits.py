@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
+from hybridd import i18n
 from hybridd.contracts.views import Forecast, LimitView
 from tests.house import House as Daemon
 from tests.tui.support import dashboard
@@ -158,7 +160,42 @@ def test_rows_fit_at_every_width(width: int) -> None:
     assert all(column.value is not None for column in COLUMNS)
 
 
+@pytest.mark.parametrize("language", ["en", "pt_BR"])
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_sentences_go_on_below_or_end_with_a_sign(language: str, width: int) -> None:
+    """No fact is wider than the screen: with room below it every word is there, without it the cut is seen."""
+    forecast = Forecast(NOW + 9000, NOW + 5000, None, 0.5)
+    drifted = limit(observed_remaining=50.0, observed_at=NOW - 40, drift=7.0, debt=3.0, forecast=forecast)
+    i18n.use(language)
+    try:
+        whole = [plain(line).split() for line in fact_lines(drifted, NOW, 300, RICH, past=False)]
+        wrapped = [plain(line) for line in fact_lines(drifted, NOW, width, RICH, past=False)]
+        cut = [plain(line) for line in fact_lines(drifted, NOW, width, RICH, past=False, wrapped=False)]
+    finally:
+        i18n.use("en")
+    assert {cell_len(line) for line in [*wrapped, *cut]} == {width}
+    words_of = [word for line in whole for word in line if word.isalpha()]
+    assert words_of == [word for line in wrapped for word in line.split() if word.isalpha()]
+    assert len(cut) == 5
+    if width == 60:
+        assert any(line.rstrip().endswith("…") for line in cut)
+
+
 # ---- on a real daemon ----------------------------------------------------------------------------------------------
+
+
+async def test_what_was_left_before_the_dashboard_was_there_is_drawn(
+    seeded: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened on Limits, the sparklines hold the minutes before, asked for once."""
+    monkeypatch.setattr("tui.queries.BURN_HISTORY_SECONDS", 3 * 3600.0)
+    async with dashboard(seeded.socket, (142, 40)) as driver:
+        house = driver.app.house
+        await driver.press("2")
+        await driver.until(lambda: len(house.burn.get(DAY, ())) > 10)
+        assert any(line.count("▅") + line.count("▆") > 3 for line in driver.lines if "req/day" in line)
+        driver.app.ask_burn([DAY])
+        assert len(driver.app._burned) == len(house.limits)
 
 
 async def test_every_quota_is_listed_and_opens(seeded: Daemon) -> None:

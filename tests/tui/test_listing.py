@@ -83,7 +83,7 @@ def test_pages_and_held_rows_make_the_daemons_order(
     [
         ("groq", 1), ("GROQ m1", 1), ("provider=lab status=ok", 1), ("status=5", 1), ("status=failed", 2),
         ("status=4xx", 1), ("model=groq:m1", 1), ("timeout", 1), ("stream=yes", 0), ("nothing=here", 0),
-        ("req_0000000000002", 1), ("", 3),
+        ("req_0000000000002", 1), ("", 3), ("failed", 2), ("fail timeout", 1), ("503", 1), ("cached", 0), ("ok", 1),
     ],
 )  # fmt: skip
 def test_words_and_fields_filter(text: str, number: int) -> None:
@@ -103,6 +103,8 @@ def test_the_daemon_is_asked_for_as_much_of_a_filter_as_it_knows() -> None:
     assert query_of("status=5").parameters() == {}
     assert query_of("provider=gro id=req_1").parameters() == {"q": "gro"}
     assert query_of("a=b").parameters() == {"q": "a=b"}
+    assert query_of("fail lab").parameters() == {"q": "lab"}, "it would pass over failed requests of another text"
+    assert query_of("cached").parameters() == {}
 
 
 def test_rows_that_fall_out_of_the_newest_leave_no_gap() -> None:
@@ -175,5 +177,5 @@ def test_a_recorded_request_is_a_request() -> None:
     """The daemon's answer has every field of the rows, under the same names."""
     from hybridd.contracts.views import RequestView
 
-    assert set(Request.__struct_fields__) - {"fell_back"} <= set(RequestView.__struct_fields__)
+    assert set(Request.__struct_fields__) <= set(RequestView.__struct_fields__)
     assert msgspec.convert({"id": "a", "at": 1.0}, Request).status == 0

@@ -244,6 +244,50 @@ async def test_a_measurement_says_what_leaves_and_what_came_of_it(local: Daemon)
         assert not driver.app.house.local
 
 
+async def test_an_answer_tells_its_speed_before_it_ends(local: Daemon) -> None:
+    """Tokens per second of a model stand in its row and above while it is still answering."""
+    async with dashboard(local.socket, (100, 30)) as driver:
+        screen = await models(driver)
+        local.http.post("/v1/local/load", json={"model": "long"})
+        body = {"model": "local:long", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8000, "n": 4}
+        with local.http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            await driver.until(
+                lambda: screen.rows.items[0].resident and screen.rows.items[0].resident.tokens_per_second
+            )
+            await driver.until(lambda: "busy 1 call" in driver.text)
+            assert screen.rows.items[0].speed
+            assert not [one for one in driver.app.house.requests if one.model == "long" and one.output_tokens == 32_000]
+
+
+async def test_a_model_is_removed_after_a_question(local: Daemon) -> None:
+    """The question names what the disk gets back; a no keeps the file, a yes takes it away, a loaded one is refused."""
+    path = local.home / "models" / "doomed.gguf"
+    path.write_bytes((local.home / "models" / "alone.gguf").read_bytes() + bytes(64))
+    async with dashboard(local.socket, (100, 30)) as driver:
+        screen = await models(driver)
+        await driver.until(lambda: any(row.id == "doomed" for row in screen.rows.items))
+        await on(driver, screen, "doomed")
+        await driver.press("l")
+        await driver.until(lambda: any(row.id == "doomed" and row.loaded for row in screen.rows.items))
+        await driver.press("D")
+        await driver.until(lambda: any("u unloads it first" in note.message for note in driver.app._notifications))
+        await driver.press("u")
+        await driver.until(lambda: not driver.app.house.local)
+        await driver.press("D")
+        await driver.until(lambda: isinstance(driver.app.screen, Confirm))
+        assert "Remove doomed from the disk? 465 KiB are freed." in driver.text
+        await driver.press("escape")
+        await driver.until(lambda: driver.app.screen is screen)
+        assert path.exists()
+        await driver.press("D")
+        await driver.until(lambda: isinstance(driver.app.screen, Confirm))
+        await driver.press("enter")
+        await driver.until(lambda: not path.exists())
+        await driver.until(lambda: not any(row.id == "doomed" for row in screen.rows.items))
+
+
 async def test_enter_leads_to_its_calls(local: Daemon) -> None:
     """To the Requests screen, filtered by the model."""
     async with dashboard(local.socket) as driver:
@@ -259,7 +303,7 @@ async def test_read_only_plans_but_changes_nothing(local: Daemon) -> None:
     async with dashboard(local.socket, (100, 30), read_only=True) as driver:
         screen = await models(driver)
         await on(driver, screen, "long")
-        await driver.press("l", "u", "b", "x")
+        await driver.press("l", "u", "b", "x", "D")
         assert not isinstance(driver.app.screen, Confirm)
         await driver.press("p")
         await typed(driver, REPO)

@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from hybridd.errors import HybriddError, NotFound
+from tui.deltas import apply
 from tui.events import Event, answer
-from tui.house import House, Resident, apply
+from tui.house import House, Resident
 from tui.queries import QUERIES, wanted_after
 from tui.screens.model_jobs import JOB_COLUMNS, outcome, running_text, shown, subject
-from tui.screens.model_lines import about_lines, empty_text, parse_wish, wish_text
-from tui.screens.model_memory import Side, bar_line, legend_lines, sides, speed_line
+from tui.screens.model_lines import about_lines, empty_text, parse_wish, removal_text, wish_text
+from tui.screens.model_memory import Side, bar_line, legend_lines, sides, speed_line, speed_now
 from tui.screens.model_pull import COLUMNS as FILE_COLUMNS
-from tui.screens.model_pull import RepoFile, parse_repo, plan_of
+from tui.screens.model_pull import PLAN_SECONDS, RepoFile, ask_plan, parse_repo
 from tui.screens.model_rows import COLUMNS, leaves_text, rows, speed_of, state_text
 from tui.shapes import Gpu, Host, Job, LocalFile, Request
-from tui.text import ASCII, RICH, plain
+from tui.text import ASCII, RICH, clean, plain
 from tui.widgets.columns import layout, row_line
 
 NOW = 1_795_000_000.0
@@ -54,7 +56,7 @@ def test_the_gpu_is_stacked_against_the_budget() -> None:
     assert (vram.others, vram.budget) == (5 * GB - 3.5 * GB, 6 * GB)
     stack = {part.name: part.size for part in vram.stack()}
     assert (stack["free"], stack["kept free"]) == (2.5 * GB, 4.5 * GB)
-    assert "3.5 GB of 6.0 GB budget" in plain(bar_line(vram, 100, RICH))
+    assert "3.5 GiB of 6.0 GiB budget" in plain(bar_line(vram, 100, RICH))
     assert ram.title == "RAM"
 
 
@@ -62,7 +64,7 @@ def test_without_a_gpu_it_is_the_machines_memory() -> None:
     """Weights are mapped from their file, so that they are not among what the kernel calls used."""
     (ram,) = sides(house(resident(), gpu=False))
     assert (ram.weights, ram.compute, ram.others, ram.budget) == (GB, GB // 4, 6 * GB - GB // 4, None)
-    assert "1.2 GB of 16.0 GB" in plain(bar_line(ram, 60, RICH))
+    assert "1.2 GiB of 16.0 GiB" in plain(bar_line(ram, 60, RICH))
     assert "budget" not in plain(bar_line(ram, 100, RICH))
 
 
@@ -105,6 +107,25 @@ def test_tokens_per_second_are_those_of_the_last_seconds() -> None:
     assert "2 calls in flight" in said
 
 
+def test_tokens_per_second_are_those_that_are_written_now() -> None:
+    """A worker tells of an answer that has not ended; what it said before its last call ended is over."""
+    made = house(resident(in_flight=1, tokens_per_second=41.5))
+    assert "41.5" in plain(speed_line(made, 100, RICH))
+    assert plain(speed_line(made, 100, RICH)).count("█") == 1
+    assert rows(made)[0].speed == 41.5
+    assert speed_now(house(resident(in_flight=0, tokens_per_second=41.5))) == 0.0
+    made.rates.add(NOW - 2, 1000.0, local_tokens=1000)
+    assert speed_now(made) == 100.0
+
+
+def test_the_budget_of_nothing_loaded_is_that_of_any_plan() -> None:
+    """Made while nothing was loaded; as soon as something is, its own plan counts."""
+    assert sides(house(gpu=False), {"cpu": 6 * GB})[0].budget == 6 * GB
+    vram, ram = sides(house(), {"gpu": 5 * GB})
+    assert (vram.budget, ram.budget) == (5 * GB, None)
+    assert sides(house(resident()), {"gpu": 5 * GB})[0].budget == 6 * GB
+
+
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
@@ -124,8 +145,12 @@ def test_what_is_loaded_stands_first_with_its_state_in_words() -> None:
 
 
 def test_the_speed_is_that_of_the_last_answer() -> None:
-    """A streamed answer counts from its first token; hits, failures and others' answers have no speed."""
-    assert speed_of(request(stream=True)) == 50.0
+    """A streamed answer counts from its first token, which is there by then; another without the time its model took to
+    load. Hits, others' answers and what came all at once have no speed."""
+    assert speed_of(request(stream=True)) == 49.0
+    assert speed_of(request(overhead_ms=500.0)) == 50.0
+    assert speed_of(request(stream=True, output_tokens=1)) is None
+    assert speed_of(request(stream=True, first_token_ms=1499.5)) is None
     assert speed_of(request()) == pytest.approx(33.333, rel=1e-3)
     assert speed_of(request(cache="hit")) is None
     assert speed_of(request(provider="groq")) is None
@@ -162,7 +187,7 @@ def test_a_plan_says_where_how_and_why() -> None:
     """Layers, context, cache, memory by part, budget, reasons and what was passed over."""
     said = about(house(library={"m": LocalFile("m", path="/x/m.gguf", keep_alive=600.0)}), {"plan": PLAN})
     for part in ("20 of 32 layers on RTX", "8,192 tokens for each of 2 requests at once", "KV q8_0/q8_0",
-                 "2.0 GB: weights 2.0 GB", "6.0 GB, 256 MB of it kept free", "20 of 32 layers fit.",
+                 "2.0 GiB: weights 2.0 GiB", "6.0 GiB, 256 MiB of it kept free", "20 of 32 layers fit.",
                  "f16 cache is too large", "/x/m.gguf", "leaves 10 min after its last call"):  # fmt: skip
         assert part in said
 
@@ -179,6 +204,14 @@ def test_a_failed_model_says_why() -> None:
     """The daemon's sentence stands first."""
     made = house(library={"m": LocalFile("m", "failed", reason="the file is cut short")})
     assert about(made, None).splitlines()[0] == " failed    the file is cut short"
+
+
+def test_what_a_removal_would_do_is_said() -> None:
+    """The bytes that come back; of a link that none do; and names under which the file stays."""
+    assert removal_text("m", 3 * GB, []) == "Remove m from the disk? 3.0 GiB are freed."
+    assert removal_text("m", 0, ["n"]) == (
+        "Remove m? It is a link: only that goes, and nothing is freed. The same file stays reachable as n."
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +254,7 @@ def job(**more: Any) -> Job:
 def test_a_download_says_how_far_how_fast_and_how_long() -> None:
     """And only its state while nothing has come."""
     at = {"state": "downloading", "done": GB, "total": 2 * GB, "bytes_per_second": 64 << 20}
-    assert running_text(job(progress=at)) == "50 %  1.0 GB of 2.0 GB  64 MB/s  16 s left"
+    assert running_text(job(progress=at)) == "50 %  1.0 GiB of 2.0 GiB  64 MiB/s  16 s left"
     assert running_text(job()) == "starting"
     assert running_text(job(progress={"state": "verifying", "done": 1, "total": 1})) == "verifying"
     measured = {"state": "measuring", "done": 3, "total": 8}
@@ -232,7 +265,7 @@ def test_a_download_says_how_far_how_fast_and_how_long() -> None:
 def test_an_ended_job_says_what_came_of_it() -> None:
     """Success in figures, a failure in the daemon's sentence."""
     done = job(state="done", ended=NOW, result={"model": "tiny"}, downloaded=5 << 20)
-    assert outcome(done) == ("tiny is here, 5 MB", "good")
+    assert outcome(done) == ("tiny is here, 5 MiB", "good")
     failed = job(state="failed", ended=NOW, error={"message": "no such repository"})
     assert outcome(failed) == ("! no such repository", "warn")
     assert "what has arrived is kept" in outcome(job(state="cancelled", ended=NOW))[0]
@@ -272,12 +305,29 @@ def test_what_is_no_repository_is_refused(text: str) -> None:
         parse_repo(text)
 
 
-def test_a_plan_that_cannot_be_made_is_a_sentence() -> None:
-    """The command's own error, or its last line."""
-    assert plan_of(1, b"", b'{"error": {"code": "x", "message": "There is no such repository."}}') == (
-        None, "There is no such repository.")  # fmt: skip
-    assert plan_of(2, b"", b"Traceback\nKaboom")[1] == "The plan ended with status 2: Kaboom"
-    plan, reason = plan_of(0, b'{"repo": "a/b", "files": [{"file": "x.gguf", "fit": "gpu", "more": 1}]}', b"")
+class Asked:
+    """A dashboard whose daemon gives one answer, or says no."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.calls: list[tuple[Any, float | None]] = []
+
+    async def query_daemon(self, call: Any, *, seconds: float | None = None) -> Any:
+        self.calls.append((call.body, seconds))
+        if isinstance(self.answer, HybriddError):
+            raise self.answer
+        return self.answer
+
+
+async def test_a_plan_that_cannot_be_made_is_a_sentence() -> None:
+    """The daemon is asked for the repository, with patience; its own error or a strange answer is one sentence."""
+    asked: Any = Asked(NotFound("There is no such \x1brepository."))
+    assert await ask_plan(asked, "a/b") == (None, clean("There is no such \x1brepository."))
+    assert asked.calls == [({"repository": "a/b"}, PLAN_SECONDS)]
+    asked.answer = {"repo": 1}
+    assert "is no plan of a repository" in (await ask_plan(asked, "a/b"))[1]
+    asked.answer = {"repo": "a/b", "files": [{"file": "x.gguf", "fit": "gpu", "more": 1}]}
+    plan, reason = await ask_plan(asked, "a/b")
     assert plan is not None
     assert not reason
     assert "on the GPU" in plain(row_line(plan.files[0], layout(FILE_COLUMNS, 100), RICH))

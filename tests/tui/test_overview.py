@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from rich.cells import cell_len
 
 from hybridd.contracts.views import Forecast, LimitView, ModelView, ProviderView
 from tests.house import House as Daemon
 from tests.tui.support import dashboard
 from tui.house import Cost, Gpu, Host, House, Request, Resident
-from tui.screens.overview_blocks import LAST_COLUMNS, heights, now_lines
+from tui.screens.overview_blocks import LAST_COLUMNS, heights, now_lines, rule
 from tui.screens.overview_rows import columns, forecast_text, provider_rows, used_text
 from tui.text import ASCII, RICH, Line, plain
 from tui.widgets.columns import layout, row_line
@@ -112,7 +113,7 @@ def test_local_models_are_a_row_of_memory() -> None:
     (row,) = drawn(made)
     assert "1 loaded" in row
     assert "VRAM" in row
-    assert "3.1/4.0 GB" in row
+    assert "3.1/4.0 GiB" in row
 
 
 def test_now_keeps_its_columns() -> None:
@@ -151,6 +152,51 @@ def test_the_last_requests_say_what_happened() -> None:
     assert "cached" in line(cache="hit", status=200)
 
 
+@pytest.mark.parametrize("width", [47, 54, 80, 120])
+def test_the_last_requests_are_whole(width: int) -> None:
+    """Beside the providers, too, tokens and time stand in full; a sentence takes the room of both."""
+    request = Request("req_1", NOW, provider="openrouter", model="qwen3-coder", task="summarization", status=200,
+                      input_tokens=2041, output_tokens=950, latency_ms=917.0)  # fmt: skip
+    text = plain(row_line(request, layout(LAST_COLUMNS, width), RICH))
+    assert "2,041→950" in text
+    assert text.endswith("917 ms")
+    assert "openrou" in text
+
+
+def test_a_forecast_is_as_long_as_fits() -> None:
+    """First the interval goes, then the word; the moment and its sign stay whole."""
+    later = limit("a", forecast=Forecast(NOW + 36_000, NOW + 30_000, NOW + 42_000, 1.0))
+    texts = [forecast_text(later, NOW, width, RICH)[0] for width in range(12, 30)]
+    assert all(text.endswith(" !") for text in texts)
+    assert all(cell_len(text) <= width for width, text in enumerate(texts, 12))
+    assert texts[-1].startswith("out ")
+    assert "±" in texts[-1]
+    assert "±" not in texts[2]
+    assert forecast_text(limit("a", drift=-5.0), NOW, 20, RICH) == ("drift -5", "dim")
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_a_rule_is_as_wide_as_its_block(width: int) -> None:
+    """The hint goes before the title is cut."""
+    for title in ("NOW", "LEFT, LAST 15 MINUTES, rolling: no resets"):
+        assert cell_len(plain(rule(title, width, RICH, "-+ time"))) == width
+    assert "-+" not in plain(rule("LEFT, LAST 15 MINUTES", 30, RICH, "-+ time"))
+
+
+def test_quotas_that_are_fine_give_way() -> None:
+    """Every provider is in sight before the second calm quota of any; what needs a look stays."""
+    limits = tuple(
+        limit(name, used, unit=unit)
+        for name, used in (("a", 15), ("b", 1), ("c", 1))
+        for unit in ("requests", "input_tokens", "output_tokens")
+    )
+    made = house(provider("a"), provider("b"), provider("c"), limits=limits)
+    assert len(provider_rows(made)) == 9
+    rows = provider_rows(made, room=6)
+    assert [row.provider.name for row in rows] == ["a", "a", "a", "b", "b", "c"]
+    assert len(provider_rows(made, room=2)) == 5
+
+
 @pytest.mark.parametrize("rows", [18, 22, 40, 78])
 @pytest.mark.parametrize("providers", [1, 6, 40])
 @pytest.mark.parametrize("alerts", [0, 2, 30])
@@ -186,6 +232,19 @@ async def test_it_follows_the_daemon(house: Daemon) -> None:
         await driver.until(lambda: answer.headers["x-hybridd-request-id"] in app.house.request_ids)
         await driver.until(lambda: app.house.limits["lab/requests/60s"].used > before)
         assert app.house.requests[-1].provider == "lab"
+
+
+async def test_a_filter_moves_nothing_else(house: Daemon) -> None:
+    """It looks at every quota, says whose it is, and leaves the blocks below where they are; Esc brings all back."""
+    async with dashboard(house.socket) as driver:
+        await driver.until(lambda: "cost/mo" in driver.text)
+        before = driver.lines
+        await driver.press("slash", *"lab/usd", "enter")
+        await driver.until(lambda: "small" not in driver.lines[2] and "cost/mo" in driver.lines[2])
+        assert driver.lines[2].startswith("lab ")
+        assert [line[:6] for line in driver.lines].index("─ LAST") == [line[:6] for line in before].index("─ LAST")
+        await driver.press("escape")
+        await driver.until(lambda: driver.lines[2:6] == before[2:6])
 
 
 async def test_ascii_is_ascii(house: Daemon) -> None:

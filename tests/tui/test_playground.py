@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from textual import events
 
 from tests.fakes.upstream import SENTENCE, FakeUpstream, rule
 from tests.house import House, lab
@@ -14,7 +15,7 @@ from tests.tui.support import Driver, dashboard
 from tui.screens.playground import Playground
 from tui.screens.request_detail import RequestDetail
 from tui.widgets.prompt import Prompt
-from tui.widgets.transcript import Folded, fold
+from tui.widgets.turn import Folded, fold
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,7 @@ def fake() -> Iterator[FakeUpstream]:
         running.script([
             rule({"chunk_interval_s": 0.05, "chunks": 2000}, model="slow"),
             rule({"hang": True}, model="silent"),
+            rule({"thoughts": "Hm, a fox. Or a dog?", "content": "The fox."}, model="thinker"),
             rule({"content": "def f():\n    return 1\n\nDone."}, model="coder"),
         ])  # fmt: skip
         yield running
@@ -30,7 +32,7 @@ def fake() -> Iterator[FakeUpstream]:
 
 @pytest.fixture(scope="module")
 def labs(fake: FakeUpstream) -> Iterator[House]:
-    models: dict[str, Any] = {name: {} for name in ("m1", "slow", "silent", "coder")}
+    models: dict[str, Any] = {name: {} for name in ("m1", "slow", "silent", "coder", "thinker")}
     providers = {"lab": lab(fake.base_url, models=models), "other": lab(fake.base_url)}
     with House({"providers": providers, "tasks": {"text_generation": ["lab:m1"]}}) as running:
         yield running
@@ -128,6 +130,56 @@ async def test_a_rating_becomes_feedback(labs: House) -> None:
         with sqlite3.connect(labs.state / "hybridd.db") as database:
             found = database.execute("SELECT score FROM feedback WHERE request_id = ?", (number,)).fetchall()
         assert found == [(-1.0,)]
+
+
+async def test_a_rating_is_seen_where_the_request_is(labs: House) -> None:
+    """The last score stands in the request's own view, for whoever looks later; ``hybridd why`` prints it too."""
+    async with dashboard(labs.socket, size=(100, 30)) as driver:
+        screen = await opened(driver)
+        await ask(driver, "Please be good")
+        pane = screen.panes[0]
+        await driver.until(lambda: pane.last is not None and pane.last.state == "done")
+        assert pane.last is not None
+        await driver.press("escape", "d")
+        await driver.until(lambda: pane.last is not None and pane.last.score == -1)
+        await driver.press("u")
+        await driver.until(lambda: pane.last is not None and pane.last.score == 1)
+        await driver.press("enter")
+        await driver.until(lambda: any("rated" in line and "+1" in line for line in driver.lines))
+        assert "rated:     +1" in labs.cli("why", pane.last.request_id).stdout
+
+
+async def test_thoughts_are_shown_apart(labs: House) -> None:
+    """What a reasoning model thinks is set in above its answer, ``t`` folds it, and it is no part of what is said
+    next."""
+    async with dashboard(labs.socket) as driver:
+        screen = await opened(driver, "lab:thinker")
+        await ask(driver, "Which one?")
+        pane = screen.panes[0]
+        await driver.until(lambda: pane.last is not None and pane.last.state == "done")
+        at = driver.lines.index(" thoughts")
+        assert driver.lines[at + 1 : at + 3] == ["   Hm, a fox. Or a dog?", " The fox."]
+        assert pane.last is not None
+        assert (pane.last.thoughts.strip(), pane.last.text) == ("Hm, a fox. Or a dog?", "The fox.")
+        assert pane.messages("And?")[1] == {"role": "assistant", "content": "The fox."}
+        await driver.press("escape", "t")
+        await driver.until(lambda: "thought 6 words; t shows them" in driver.text)
+        assert "Or a dog?" not in driver.text
+
+
+async def test_enter_does_not_overtake_what_was_typed(labs: House) -> None:
+    """Letters and Enter that arrive at once, as from a fast typist or a paste, are one question."""
+    async with dashboard(labs.socket) as driver:
+        screen = await opened(driver)
+        for letter in "all of it":
+            driver.app.post_message(events.Key("space" if letter == " " else letter, letter))
+        driver.app.post_message(events.Key("enter", "\r"))
+        await driver.until(lambda: screen.panes[0].last is not None)
+        assert screen.panes[0].last is not None
+        assert screen.panes[0].last.prompt == "all of it"
+        await driver.until(lambda: not screen.panes[0].busy)
+        await driver.press("ctrl+j")
+        assert screen.prompt.text == "\n"
 
 
 async def test_why_and_repeat(labs: House) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import msgspec
 import pytest
 
 from tests.fakes.upstream import FakeUpstream, rule
 from tests.house import House, lab
 from tests.tui.conftest import config
-from tests.tui.support import Driver, dashboard
+from tests.tui.support import Driver, dashboard, said
 from tui.events import Event
+from tui.screens.pick_model import PickModel
+from tui.screens.playground import Playground
 from tui.screens.request_detail import RequestDetail
 from tui.screens.requests import Requests
-from tui.shapes import Connection
+from tui.shapes import Connection, Request
+from tui.widgets.prompt import Prompt
 
 MANY = 430
 
@@ -103,8 +108,8 @@ async def test_follow_and_pause(house: House) -> None:
     """New requests appear on top; in a pause they are only counted; from further down, f goes back to the newest."""
     async with dashboard(house.socket) as driver:
         screen = await shown(driver)
-        house.chat("lab:m1", max_tokens=1)
-        await driver.until(lambda: screen.rows.shown[0].requested == "lab:m1")
+        first = house.chat("lab:m1", max_tokens=1).headers["x-hybridd-request-id"]
+        await driver.until(lambda: screen.rows.shown[0].id == first)
         assert "following" in driver.text
         await driver.press("p")
         before = len(screen.rows.shown)
@@ -136,9 +141,107 @@ async def test_one_request_is_explained_and_routed_again(house: House) -> None:
         await driver.press("w")
         await driver.until(lambda: "IF IT WERE ASKED NOW" in driver.text)
         assert driver.text.count("chosen") == 1
-        assert "R repeat" not in driver.text
         await driver.press("escape")
         assert driver.app.screen is screen
+
+
+async def test_repeat_and_ask_another_where_no_text_is_kept(house: House) -> None:
+    """R goes to the Playground with whom it was put to then, m with whom one chooses; the text is to be typed."""
+    async with dashboard(house.socket, size=(100, 40)) as driver:
+        screen = await shown(driver)
+        target = next(one for one in screen.rows.shown if one.task == "code_generation")
+        for key, typed, model in (("R", "", "task:code_generation"), ("m", "small:m1", "small:m1")):
+            driver.app.go("requests", target.id)
+            await driver.until(lambda: isinstance(driver.app.screen, RequestDetail) and "WHY" in driver.text)
+            assert "the daemon keeps no text" in driver.text
+            await driver.press(key)
+            if typed:
+                await driver.until(lambda: isinstance(driver.app.screen, PickModel))
+                await driver.press(*typed, "enter")
+            await driver.until(lambda: isinstance(driver.app.screen, Playground))
+            await driver.until(lambda model=model: driver.screen.panes[0].model == model)  # type: ignore[misc]
+            assert f"It goes to {model}" in said(driver)
+
+
+async def test_repeat_and_ask_another_with_the_text(house: House) -> None:
+    """Of what this dashboard has asked, question and answer are shown; R and m ask the same again, at once."""
+    async with dashboard(house.socket, size=(100, 40)) as driver:
+        driver.app.go("playground", "lab:m1")
+        await driver.until(lambda: isinstance(driver.app.screen, Playground) and driver.screen.query("Prompt:focus"))
+        driver.screen.query_one(Prompt).insert("Is it kept?")
+        await driver.press("enter")
+        await driver.until(lambda: driver.app.session.turns[-1].state == "done")
+        turn = driver.app.session.turns[-1]
+        for key, typed in (("R", ""), ("m", "task:code")):
+            driver.app.go("requests", turn.request_id)
+            await driver.until(lambda: isinstance(driver.app.screen, RequestDetail) and "WHY" in driver.text)
+            assert "> Is it kept?" in driver.text
+            assert turn.text.split()[0] in driver.text
+            await driver.press(key)
+            if typed:
+                await driver.until(lambda: isinstance(driver.app.screen, PickModel))
+                await driver.press(*typed, "enter")
+            count = 3 if typed else 2
+            await driver.until(lambda count=count: len(driver.app.session.turns) == count)  # type: ignore[misc]
+            again = driver.app.session.turns[-1]
+            await driver.until(lambda again=again: again.state == "done")  # type: ignore[misc]
+            assert again.prompt == "Is it kept?"
+            assert again.model == ("task:code_generation" if typed else "lab:m1")
+
+
+async def test_a_live_row_says_what_the_record_says(house: House) -> None:
+    """Client, our own time and why another one answered are in the event as they are in the daemon's list."""
+    async with dashboard(house.socket) as driver:
+        answer = house.chat("task:code_generation", max_tokens=1, headers={"x-hybridd-client": "notebook"})
+        wanted = answer.headers["x-hybridd-request-id"]
+        await driver.until(lambda: wanted in driver.app.house.request_ids)
+        live = next(one for one in driver.app.house.requests if one.id == wanted)
+        assert live.client == "notebook"
+        recorded = None
+        while recorded is None:  # it is written a moment after it is told
+            found = house.http.get("/v1/requests", params={"q": wanted}).json()["requests"]
+            recorded = msgspec.convert(found[0], Request) if found else None
+        assert recorded.fell_back is not None
+        assert abs((recorded.overhead_ms or 0) - (live.overhead_ms or 0)) < 0.01
+        for name in ("client", "tier", "fell_back", "attempts", "status"):
+            assert getattr(recorded, name) == getattr(live, name)
+
+
+async def test_who_types_asks_one_question_at_a_time(busy: House) -> None:
+    """Every key asks at once when no answer is awaited, and the last text is what is shown in the end."""
+    async with dashboard(busy.socket) as driver:
+        screen = await shown(driver)
+        open_now, most, calls, answered = 0, 0, [], asyncio.Event()
+        ask = driver.app.query_daemon
+
+        async def counted(call: Any, **more: Any) -> Any:
+            nonlocal open_now, most
+            open_now += 1
+            most = max(most, open_now)
+            calls.append(call.path)
+            await answered.wait()
+            try:
+                return await ask(call, **more)
+            finally:
+                open_now -= 1
+
+        driver.app.query_daemon = counted  # type: ignore[method-assign]
+        await driver.press("slash", *"rare:odd")
+        assert len(calls) == 1
+        answered.set()
+        await driver.until(lambda: screen.rows.shown and not screen._asking)
+        assert [one.provider for one in screen.rows.shown] == ["rare"]
+        assert most == 1
+        assert "q=rare%3Aodd" in calls[-1]
+
+
+async def test_how_it_ended_can_be_typed(house: House) -> None:
+    """The words of the column OUTCOME filter like every other text that is seen."""
+    async with dashboard(house.socket) as driver:
+        screen = await shown(driver)
+        house.chat("lab:nothing-of-the-kind")
+        await driver.press("slash", *"fell")
+        await driver.until(lambda: screen.rows.shown and all(one.fell_back for one in screen.rows.shown))
 
 
 async def test_stepping_through_the_table(house: House) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tui import text
-from tui.text import ASCII, RICH, bar, fit, fit_line, parts, plain, spark, wrap
+from tui.text import ASCII, RICH, bar, fit, fit_line, parts, plain, plain_letters, spark, wrap
 
 AMOUNT = st.floats(0, 1e13, allow_nan=False)
 
@@ -119,3 +119,18 @@ def test_ascii_means_ascii(given_text: str) -> None:
     """In a terminal without Unicode nothing else is written."""
     assert ASCII.of(given_text).isascii()
     assert RICH.of(given_text) == given_text
+
+
+@given(st.text())
+@example("日本Ａ é ▞ e\u0301 ½")
+def test_plain_letters_keep_the_width(given_text: str) -> None:
+    """--ascii: nothing else is left and no column moves."""
+    plainer = plain_letters(given_text)
+    assert plainer.isascii()
+    assert cell_len(plainer) == sum(map(cell_len, given_text))
+
+
+def test_plain_letters() -> None:
+    """--ascii: an accent goes, what has no letter beneath is a question mark for each of its columns."""
+    assert plain_letters("previsão ñ Ü") == "previsao n U"
+    assert ASCII.of("à espera… → 2×") == "a espera... -> 2x"

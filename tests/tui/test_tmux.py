@@ -23,8 +23,9 @@ def test_a_round_through_the_screens(house: House) -> None:
         for spec in SCREENS.values():
             terminal.keys(spec.key)
             terminal.until(lambda: spec.title in terminal.lines[0])  # noqa: B023  # called before the next one
-        terminal.keys("Escape")  # the playground's prompt keeps its digits until Esc
-        terminal.shows("i write")
+            if spec.title == "Playground":
+                terminal.keys("Escape")  # its prompt keeps the digits until Esc
+                terminal.shows("? help")
         terminal.keys("1")
         terminal.until(lambda: "Overview" in terminal.lines[0])
         terminal.keys("?")
@@ -88,6 +89,24 @@ def test_a_daemon_that_goes_and_comes(upstream: FakeUpstream) -> None:
         house.start()
         terminal.keys("r")
         terminal.until(lambda: "● live" in terminal.lines[0] and "DISCONNECTED" not in terminal.text)
+
+
+def test_every_screen_says_that_it_shows_the_past(house: House) -> None:
+    """[ goes back, and each screen stands under the banner with the keys that lead out; G ends it."""
+    with Tmux([], house.env) as terminal:
+        terminal.until(lambda: "● live" in terminal.lines[0] and "lab" in terminal.text)
+        terminal.keys("[")
+        terminal.shows("PAUSED at")
+        for spec in SCREENS.values():
+            terminal.keys(spec.key)
+            terminal.until(lambda: spec.title in terminal.lines[0] and "PAUSED at" in terminal.lines[1])  # noqa: B023
+            assert "G returns to now" in terminal.lines[1]
+            assert "Not recorded" in terminal.lines[2]
+            if spec.title == "Playground":
+                terminal.keys("Escape")  # its prompt keeps the digits
+                terminal.shows("i write")
+        terminal.keys("G")
+        terminal.until(lambda: "● live" in terminal.lines[0] and "PAUSED" not in terminal.text)
 
 
 def test_without_colour_and_beyond_ascii(house: House) -> None:

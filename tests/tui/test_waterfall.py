@@ -85,7 +85,7 @@ def test_every_candidate_is_listed_with_its_reason() -> None:
         task="chat", chosen_model="b:1", provider="b", reason="task chat: number 2 of 3 candidates",
         rejected=[Rejected("a:1", "1 of 1 requests/day used", "quota", 3600.0)], candidates=["a:1", "b:1", "c:1"],
     )  # fmt: skip
-    lines = [plain(line) for line in choice_lines(choice, 80, RICH, "answered")]
+    lines = [plain(line) for line in choice_lines(choice, 80, RICH, ("answered", "good"))]
     assert lines[1:] == [
         "  1 a:1 passed over (quota): 1 of 1 requests/day used; possible again in 1 h",
         "  2 b:1 answered",
@@ -94,7 +94,7 @@ def test_every_candidate_is_listed_with_its_reason() -> None:
 
 
 def test_speed_counts_from_the_first_token() -> None:
-    """10 tokens in the 500 ms after the first one are 20 tokens a second; a cached answer has no speed."""
-    assert speed(view(stream=True, first_token_ms=500.0)) == 20.0
+    """Nine more tokens in the 500 ms after the first one are 18 tokens a second; a cached answer has no speed."""
+    assert speed(view(stream=True, first_token_ms=500.0)) == 18.0
     assert speed(view(cache="hit")) is None
     assert speed(view(status=503)) is None

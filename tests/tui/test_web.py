@@ -114,13 +114,13 @@ async def test_the_terminal_shows_the_dashboard_and_takes_keys(served: Served) -
         address = f"{served.base}/ws?width=100&height=30"
         async with browser.ws_connect(address, headers={"Origin": served.base}) as terminal:
             await _seen(terminal, "small")
-            assert len(_windows(served)) == 1
+            assert len(windows(served)) == 1
             await terminal.send_json(["stdin", "?"])
             await _seen(terminal, "On this screen")
-        process = _windows(served)
+        process = windows(served)
         for one in process:
             ended = os.pidfd_open(one)
-            await asyncio.get_running_loop().run_in_executor(None, _wait, ended)
+            await asyncio.get_running_loop().run_in_executor(None, wait_for, ended)
 
 
 async def _seen(terminal: aiohttp.ClientWebSocketResponse, text: str) -> None:
@@ -132,21 +132,21 @@ async def _seen(terminal: aiohttp.ClientWebSocketResponse, text: str) -> None:
         shown += message.data.decode() if isinstance(message.data, bytes) else ""
 
 
-def _windows(served: Served) -> list[int]:
+def windows(served: Served) -> list[int]:
     """The processes of the open windows."""
     listed = f"/proc/{served.process.pid}/task/{served.process.pid}/children"
     with open(listed, encoding="ascii") as children:
         return [int(one) for one in children.read().split()]
 
 
-def _wait(pidfd: int) -> None:
+def wait_for(pidfd: int) -> None:
     try:
         assert select.select([pidfd], [], [], WAIT_SECONDS)[0], "a window's process goes on"
     finally:
         os.close(pidfd)
 
 
-async def test_ending_the_server_ends_its_windows(house: House) -> None:
+async def test_ending_the_server_ends_itswindows(house: House) -> None:
     """SIGINT and even SIGKILL leave no process behind."""
     for number in (signal.SIGINT, signal.SIGKILL):
         process = subprocess.Popen(
@@ -159,18 +159,20 @@ async def test_ending_the_server_ends_its_windows(house: House) -> None:
             await (await browser.get(here.address)).read()
             terminal = await browser.ws_connect(f"{here.base}/ws", headers={"Origin": here.base})
             await _seen(terminal, "small")
-            (window,) = _windows(here)
+            (window,) = windows(here)
             ended = os.pidfd_open(window)
             process.send_signal(number)
-            await asyncio.to_thread(_wait, ended)
+            await asyncio.to_thread(wait_for, ended)
         assert process.wait(WAIT_SECONDS) == (0 if number == signal.SIGINT else -signal.SIGKILL)
 
 
 def test_what_cannot_be_served_is_said(house: House, served: Served) -> None:
-    """A port that is taken is named; a recording is of one dashboard and does not go with --web."""
+    """A port that is taken, what does not go with --web and what no window could show is named before one is open."""
     for words, said in (
         (["--port", served.host.split(":")[1]], f"Port {served.host.split(':')[1]} of 127.0.0.1 cannot be used"),
         (["--record", "day.ndjson"], "--record writes what one dashboard sees"),
+        (["--replay", "/nonexistent/day.ndjson"], "/nonexistent/day.ndjson cannot be read"),
+        (["--theme", "hybridd-sade"], "no theme 'hybridd-sade'"),
     ):
         command = [sys.executable, "-m", "hybridd.cli.main", "tui", "--web", *words]
         done = subprocess.run(command, env={**os.environ, **house.env}, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """The screens, in the order of their keys; each module is imported when its screen is first shown.
 
-Keys 6 and 8 stay free: what they are meant for has no data yet.
+Key 6 stays free: what it is meant for has no data yet.
 """
 
 from __future__ import annotations
@@ -40,4 +40,5 @@ SCREENS: dict[str, ScreenSpec] = {
     "models": ScreenSpec("4", "Models", "models", "Models", "Which local models are there, and what fits?"),
     "alerts": ScreenSpec("5", "Alerts", "alerts", "Alerts", "What needs a decision?"),
     "playground": ScreenSpec("7", "Playground", "playground", "Playground", "How does a model answer this?"),
+    "logs": ScreenSpec("8", "Logs", "logs", "Logs", "What has the daemon logged since it started?"),
 }

@@ -13,13 +13,13 @@ from textual.widget import Widget
 
 from hybridd.client import wire
 from hybridd.contracts.views import AlertView
-from hybridd.contracts.when import parse_duration
 from hybridd.errors import HybriddError
+from hybridd.i18n import N_, _
 from tui import topics
-from tui.ask import Ask
+from tui.ask import Ask, duration
 from tui.house import House
 from tui.messages import Failed
-from tui.screens.alert_lines import SHOWN, alert_columns, cause, detail_lines, ordered
+from tui.screens.alert_lines import SHOWN, alert_columns, cause, counts_text, detail_lines, ordered
 from tui.screens.base import HouseScreen
 from tui.screens.overview_blocks import rule
 from tui.text import age
@@ -28,10 +28,11 @@ from tui.widgets.table import Rows
 
 PAGE = 200
 _EMPTY = {
-    "all": "No alert was ever raised: nothing needs a decision.",
-    "live": "Nothing needs a decision.",
-    "ended": "No alert has ended yet.",
+    "all": N_("No alert was ever raised: nothing needs a decision."),
+    "live": N_("Nothing needs a decision. v shows what has ended."),
+    "ended": N_("No alert has ended yet."),
 }
+_TITLES = {"all": N_("ALL ALERTS"), "live": N_("LIVE ALERTS"), "ended": N_("ENDED ALERTS")}
 LEAST_ROWS = 4
 
 
@@ -90,13 +91,14 @@ class Alerts(HouseScreen):
     def refresh_from(self, house: House, changed: frozenset[str]) -> None:
         if changed == {topics.CLOCK}:
             self.rows.redraw()  # only the ages move
+            self._draw_about()
             return
         if not self._asked and house.as_of is None and house.seq >= 0:
             self._asked = True
             self._load(None)
         known = dict(self.ended) if house.as_of is None else {}
         shown = ordered([*{**known, **house.alerts}.values()], self.shows)
-        self.rows.empty = self.empty_text(_EMPTY[self.shows])
+        self.rows.empty = self.empty_text(_(_EMPTY[self.shows]))
         self.rows.fill(shown)
         self._draw_about()
 
@@ -104,17 +106,16 @@ class Alerts(HouseScreen):
         width = self.size.width
         if not width:
             return
-        counts = dict.fromkeys(("open", "acknowledged", "silenced", "resolved"), 0)
-        for one in self.rows.items:
-            counts[one.state] += 1
-        said = "  ".join(f"{number} {state}" for state, number in counts.items() if number or state == "open")
-        what = {"all": "ALL ALERTS", "live": "LIVE ALERTS", "ended": "ENDED ALERTS"}[self.shows]
-        self.title_rule.show([rule(f"{what}  {said}", width, self.signs, "v shows others")])
+        said = counts_text(self.rows.items, self.shows)
+        following = SHOWN[(SHOWN.index(self.shows) + 1) % len(SHOWN)]
+        hint = {"all": _("v: all"), "live": _("v: live ones"), "ended": _("v: ended ones")}[following]
+        self.title_rule.show([rule(f"{_(_TITLES[self.shows])}  {said}", width, self.signs, hint)])
         alert = self.rows.selected
         room = max(3, self.size.height - 4 - LEAST_ROWS - len(self.query_one("#banner", Lines).lines))
         lines = detail_lines(alert, self.house.now, width, self.signs)[:room] if alert is not None else []
-        hint = f"Enter: {where[2]}" if alert is not None and (where := cause(alert)) is not None else ""
-        self.about_rule.show([rule("ABOUT", width, self.signs, hint)] if lines else [])
+        where = cause(alert) if alert is not None else None
+        hint = _("Enter: {place}").format(place=where[2]) if where is not None else ""
+        self.about_rule.show([rule(_("ABOUT"), width, self.signs, hint)] if lines else [])
         self.about.show(lines)
 
     @on(Rows.Moved)
@@ -129,7 +130,7 @@ class Alerts(HouseScreen):
 
     def arrive(self, target: str) -> None:
         if not self.rows.select(target):
-            self.notify(f"Alert {target} is not known here any more.", timeout=4)
+            self.notify(_("Alert {id} is not known here any more.").format(id=target), timeout=4)
         self.rows.focus()
 
     # ---- those that are over -------------------------------------------------------------------------------------
@@ -168,20 +169,23 @@ class Alerts(HouseScreen):
         """To what caused it."""
         where = cause(event.item)
         if where is None:
-            self.notify("What it is about has no screen of its own; the text says what to do.", timeout=4)
+            self.notify(_("What it is about has no screen of its own; the text says what to do."), timeout=4)
         else:
             self.dashboard.go(where[0], where[1])
 
     def _decide(self, alert: AlertView | None) -> AlertView | None:
         if alert is not None and alert.state == "resolved":
-            self.notify("It is over: there is nothing to decide.", timeout=3)
+            self.notify(_("It is over: there is nothing to decide."), timeout=3)
             return None
         return alert
 
     def action_acknowledge(self) -> None:
         alert = self._decide(self.rows.selected)
         if alert is not None:
-            self.dashboard.act(wire.post(f"/v1/alerts/{wire.segment(alert.id)}/ack"), f"Acknowledged: {alert.message}")
+            if alert.state == "acknowledged":
+                self.notify(_("It is acknowledged already."), timeout=3)
+                return
+            self.dashboard.act(wire.post(f"/v1/alerts/{wire.segment(alert.id)}/ack"), _("Acknowledged."))
 
     def action_silence(self) -> None:
         alert = self._decide(self.rows.selected)
@@ -190,13 +194,19 @@ class Alerts(HouseScreen):
 
         def silence(text: str | None) -> None:
             if text is not None:
-                seconds = parse_duration(text)
-                self.dashboard.act(wire.silence(alert.id, seconds), f"Silenced for {age(seconds)}: {alert.message}")
+                seconds = duration(text)
+                done = _("Silenced for {span}.").format(span=age(seconds))
+                self.dashboard.act(wire.silence(alert.id, seconds), done)
 
-        question = f"Silence for how long? {alert.message}"
-        self.app.push_screen(Ask(question, "30m, 4h, 1d, 1w; u ends a silence.", parse_duration, given="1h"), silence)
+        question = _("Silence for how long? {message}").format(message=alert.message)
+        hint = _("30m, 4h, 1d, 1w; u ends a silence.")
+        self.app.push_screen(Ask(question, hint, duration, given="1h"), silence)
 
     def action_end_silence(self) -> None:
         alert: Any = self._decide(self.rows.selected)
-        if alert is not None:
-            self.dashboard.act(wire.silence(alert.id, 0), f"No longer silenced: {alert.message}")
+        if alert is None:
+            return
+        if alert.state != "silenced":
+            self.notify(_("It is not silenced."), timeout=3)
+            return
+        self.dashboard.act(wire.silence(alert.id, 0), _("No longer silenced."))

@@ -87,6 +87,8 @@ class HouseScreen(Screen[None]):
         """What an empty table says: ``usual`` when the daemon has answered and it is the present."""
         if self.house.as_of is not None:
             return _("Nothing of that time is recorded here.")
+        if self.house.connection.state in {"replay", "ended"} and self.house.seq < 0:
+            return _("The recording has not told of any so far.")
         return usual if self.house.seq >= 0 else _("Nothing is known yet: no daemon has answered.")
 
     def arrive(self, target: str) -> None:
@@ -131,6 +133,7 @@ class HouseScreen(Screen[None]):
         small = event.size.width < columns or event.size.height < rows
         self.set_class(small, "-too-small")
         if small:
+            self.app.clear_notifications()  # they would lie over it
             times = self.signs.times
             have = _("This terminal is {size};").format(size=f"{event.size.width}{times}{event.size.height}")
             need = _("this screen needs {size}.").format(size=f"{columns}{times}{rows}")
@@ -144,7 +147,8 @@ class HouseScreen(Screen[None]):
         return not (action in self.WRITES and self.dashboard.locked)
 
     def action_back(self) -> None:
-        """From a filter to the table, from a drill-down to where it came from."""
+        """From a filter to the table, from a drill-down to where it came from; what was said goes away."""
+        self.app.clear_notifications()
         for rows in self.query(Rows):
             if rows.filter_text:
                 self.query_one(Filter).action_give_up()

@@ -17,6 +17,7 @@ from textual.widget import Widget
 from hybridd.client import wire
 from hybridd.client.wire import Call
 from hybridd.errors import HybriddError
+from hybridd.i18n import N_, _
 from tui import topics
 from tui.house import House
 from tui.messages import Failed
@@ -46,8 +47,11 @@ AGAIN_SECONDS = 5.0
 SIDE_BY_SIDE = 130
 STEPS = 480
 """Points of the history that are asked for."""
-NOBODY = "Nobody used it in this time."
-NO_CLIENTS = "Bytes and downloads are counted by call: which client asked is not recorded."
+NOBODY = N_("Nobody used it in this time.")
+NO_CLIENTS = N_("Bytes and downloads are counted by call: which client asked is not recorded.")
+NO_ONE = {"task": N_("no task"), "client": N_("no client"), "model": N_("no model")}
+TALL = 24
+"""Rows from which a long sentence may take two."""
 
 
 class Loaded(Message):
@@ -65,7 +69,7 @@ class Loaded(Message):
 
 class LimitDetail(HouseScreen):
     NAME = "limits"
-    TITLE: ClassVar[str | None] = "Limits"
+    TITLE: ClassVar[str | None] = N_("Limit")
     TOPICS = frozenset({topics.LIMITS, topics.REQUESTS, topics.CLOCK})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "by", "by task/client/model", id="limit.by"),
@@ -100,7 +104,7 @@ class LimitDetail(HouseScreen):
     def _table(self, name: str) -> Rows[Share]:
         return Rows(
             share_columns(name, self._unit), key=lambda one: one.name or "", record=msgspec.to_builtins,
-            id=f"by-{name}", empty=NOBODY,
+            id=f"by-{name}", empty=_(NOBODY),
         )  # fmt: skip
 
     def _unit(self) -> str:
@@ -112,8 +116,10 @@ class LimitDetail(HouseScreen):
     def refresh_from(self, house: House, changed: frozenset[str]) -> None:
         view = house.limits.get(self.key)
         if view is None:
-            then = "had no figure then" if house.as_of is not None else "is gone"
-            self.facts.show([[(f"The limit {self.key} {then}.", "warn")]])
+            then = _("The limit {key} is gone.")
+            if house.as_of is not None:
+                then = _("The limit {key} had no figure then.")
+            self.facts.show([[(then.format(key=self.key), "warn")]])
             self.plot.show([])
             return
         if self.span is None:
@@ -133,18 +139,21 @@ class LimitDetail(HouseScreen):
         if view is None or self.span is None or not self.size.width:
             return
         width, signs, past = self.size.width, self.signs, house.as_of is not None
-        self.facts.show(fact_lines(view, house.now, width, signs, past=past))
+        wrapped = self.size.height >= TALL
+        self.facts.show(fact_lines(view, house.now, width, signs, past=past, wrapped=wrapped))
         of = plot_of(view, self.points, SPANS[self.span][0], house.now)
-        self.plot_rule.show([rule(history_title(view, self.span, of, signs), width, signs, "-+ time")])
+        self.plot_rule.show([rule(history_title(view, self.span, of, signs), width, signs, _("-+ time"))])
         room = self.size.height - 2 - len(self.query_one("#banner", Lines).lines) - len(self.facts.lines) - 2
         self.plot.show(plot_lines(view, of, width, max(6, min(room - 4, room * 6 // 10)), signs))
         wide = width >= SIDE_BY_SIDE
         self.set_class(wide, "-wide")
-        title = "WHO USED IT IN THAT TIME" if wide else f"WHO USED IT IN THAT TIME, BY {self.by.upper()}"
-        self.who_rule.show([rule(title, width, signs, "" if wide else "b by another")])
+        title = _("WHO USED IT IN THAT TIME")
+        if not wide:
+            title = _("WHO USED IT IN THAT TIME, BY {by}").format(by=_(self.by).upper())
+        self.who_rule.show([rule(title, width, signs, "" if wide else _("b by another"))])
         for name, table in self.tables.items():
             table.display = wide or name == self.by
-            table.empty = NOBODY if name in groups_of(view) else NO_CLIENTS
+            table.empty = _(NOBODY) if name in groups_of(view) else _(NO_CLIENTS)
             table.fill(shares(self.found, view, name))
 
     def on_resize(self, event: events.Resize) -> None:
@@ -266,7 +275,7 @@ def share_columns(by: str, unit: Any) -> list[Column[Share]]:
         Column("share", "SHARE", lambda one, width, signs: percent(one.part), 6, align="right",
                sort=lambda one: one.part, value=lambda one: round(one.part, 4)),
         Column("used", "USED", used, 8, align="right", sort=lambda one: one.used, value=lambda one: one.used),
-        Column("calls", "CALLS", lambda one, width, signs: count(one.calls), 6, align="right",
+        Column("calls", "CALLS", lambda one, width, signs: count(one.calls), 8, align="right",
                sort=lambda one: one.calls, value=lambda one: one.calls),
         Column("cost", "COST", lambda one, width, signs: money(one.cost_usd), 8, align="right", least=56,
                sort=lambda one: one.cost_usd, value=lambda one: one.cost_usd),
@@ -274,4 +283,4 @@ def share_columns(by: str, unit: Any) -> list[Column[Share]]:
 
 
 def _name(by: str, one: Share, width: int, signs: Glyphs) -> Cell:
-    return one.name or (f"no {by}", "dim")
+    return one.name or (_(NO_ONE[by]), "dim")

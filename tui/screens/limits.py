@@ -11,6 +11,7 @@ from textual import on
 from textual.widget import Widget
 
 from hybridd.contracts.views import LimitView
+from hybridd.i18n import _
 from tui import topics
 from tui.house import House
 from tui.screens.base import HouseScreen
@@ -34,7 +35,7 @@ def quotas(house: House) -> list[Quota]:
     made = []
     for view in house.limits.values():
         # The present counts by the minute, so that a row is the same until something about it changes.
-        burn = tuple(value for _, value in house.burn.get(view.key, ()))
+        burn = tuple(value for _at, value in house.burn.get(view.key, ()))
         made.append(Quota(view, house.now // 60 * 60, burn))
     return sorted(made, key=lambda one: (limit_trouble(one.view), _left(one.view), one.view.key))
 
@@ -88,23 +89,24 @@ def _exhausted(row: Quota) -> float | None:
     return row.view.forecast.exhausted_at if row.view.forecast is not None else None
 
 
+BURN_WIDE = 110
 COLUMNS: list[Column[Quota]] = [
     Column("provider", "PROVIDER", lambda row, width, signs: row.view.provider, 13, share=1,
            sort=lambda row: row.view.provider, value=lambda row: row.view.provider),
-    Column("quota", "QUOTA", lambda row, width, signs: name_of(row.view), 10, share=1,
+    Column("quota", "QUOTA", lambda row, width, signs: name_of(row.view), 10, share=2,
            sort=lambda row: name_of(row.view), value=lambda row: name_of(row.view)),
-    Column("used_bar", "USED▓ HELD▒ BUF░", _bar, 8, share=4, sort=lambda row: -_left(row.view),
+    Column("used_bar", "USED▓ HELD▒ BUF░|USED▓HELD▒░|USED▓▒░", _bar, 8, share=4, sort=lambda row: -_left(row.view),
            value=lambda row: row.view.used),
     Column("used", "OF LIMIT", lambda row, width, signs: used_text(row.view, width), 10, align="right",
            sort=lambda row: row.view.limit, value=lambda row: row.view.limit),
     Column("left", "LEFT", lambda row, width, signs: amount(row.view.remaining, row.view.unit), 7, align="right",
            least=78, sort=lambda row: row.view.remaining, value=lambda row: row.view.remaining),
-    Column("burn", "LAST MINUTES", _burn, 14, share=1, least=110, value=lambda row: row.view.reserved),
+    Column("reserved", "LAST MINUTES", _burn, 14, share=1, least=BURN_WIDE, value=lambda row: row.view.reserved),
     Column("returns", "RETURNS", lambda row, width, signs: (returns_text(row.view, row.now), "dim"), 10,
            align="right", sort=lambda row: row.view.reset, value=lambda row: row.view.reset),
     Column("drift", "DRIFT", _drift, 6, align="right", least=92, sort=lambda row: row.view.drift,
            value=lambda row: row.view.drift),
-    Column("source", "SOURCE", lambda row, width, signs: (row.view.source, "dim"), 7, least=120,
+    Column("source", "SOURCE", lambda row, width, signs: (row.view.source, "dim"), 8, least=120,
            value=lambda row: row.view.source),
     Column("forecast", "FORECAST", _forecast, 15, share=1, least=78, sort=_exhausted, value=_exhausted),
 ]  # fmt: skip
@@ -130,8 +132,10 @@ class Limits(HouseScreen):
 
     def refresh_from(self, house: House, changed: frozenset[str]) -> None:
         self.rows.empty = self.empty_text(
-            "No limits yet: a provider's 'quotas' in the configuration, or its answers, bring them."
+            _("No limits yet: a provider's 'quotas' in the configuration, or its answers, bring them.")
         )
+        if self.size.width >= BURN_WIDE:
+            self.dashboard.ask_burn(house.limits)
         made = quotas(house)
         shown = columns(self.size.width)
         if len(shown[-1].title) != len(self.rows.columns[-1].title):

@@ -1,4 +1,5 @@
-"""What can be done with local models: load, unload, plan, pull, measure. What interrupts is asked before."""
+"""What can be done with local models: load, unload, plan, pull, measure, remove. What interrupts or deletes is asked
+before."""
 
 from __future__ import annotations
 
@@ -11,24 +12,24 @@ from textual.message import Message
 
 from hybridd.client import wire
 from hybridd.client.wire import Call
-from hybridd.contracts.when import parse_duration
 from hybridd.errors import DeadlineExceeded, HybriddError
-from tui.ask import Ask
+from hybridd.i18n import N_, _, ngettext
+from tui.ask import Ask, duration
 from tui.confirm import Confirm
 from tui.house import Job
 from tui.messages import Failed
 from tui.screens.base import HouseScreen
 from tui.screens.model_jobs import subject
-from tui.screens.model_lines import empty_text, parse_wish, wish_text
+from tui.screens.model_lines import empty_text, parse_wish, removal_text, wish_text
 from tui.screens.model_pull import PullScreen, parse_repo
 from tui.screens.model_rows import Row
 from tui.widgets.table import Rows
 
 LOAD_SECONDS = 20.0
 """How long one call waits for a load; the load itself goes on, and its progress comes as events."""
-_BENCH_HINT = "Nothing else may use the device meanwhile: idle models leave, a busy one is a refusal."
-_WISH_HINT = "Tokens (8192, 8k), requests at once (x4), a goal: quality, context, throughput. Loads nothing."
-_REPO_HINT = "owner/name, owner/name:Q4_K_M or owner/name/file.gguf; it is planned before anything is downloaded."
+_BENCH_HINT = N_("Nothing else may use the device meanwhile: idle models leave, a busy one is a refusal.")
+_WISH_HINT = N_("Tokens (8192, 8k), requests at once (x4), a goal: quality, context, throughput. Loads nothing.")
+_REPO_HINT = N_("owner/name, owner/name:Q4_K_M or owner/name/file.gguf; it is planned before anything is downloaded.")
 
 
 class Detail(Message):
@@ -44,13 +45,14 @@ class Detail(Message):
 class ModelActions(HouseScreen):
     """The keys of the Models screen, which shows ``rows`` and ``jobs`` and keeps what was said of each model."""
 
-    WRITES = frozenset({"load", "unload", "bench", "end_job"})
+    WRITES = frozenset({"load", "unload", "bench", "end_job", "remove"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("l", "load", "load", id="models.load"),
         Binding("p", "pull", "pull", id="models.pull"),
         Binding("u", "unload", "unload", id="models.unload"),
         Binding("w", "plan", "what if", id="models.plan"),
         Binding("b", "bench", "bench", id="models.bench"),
+        Binding("D,delete", "remove", "remove", id="models.remove"),
         Binding("x", "end_job", "End a download or measurement", id="models.end_job", show=False),
     ]
 
@@ -74,18 +76,20 @@ class ModelActions(HouseScreen):
         if row is None:
             return
         if row.state in {"ready", "loading"}:
-            self.notify(f"{row.id} is {'loaded' if row.loaded else 'being loaded'} already.", timeout=3)
+            told = _("{model} is loaded already.") if row.loaded else _("{model} is being loaded already.")
+            self.notify(told.format(model=row.id), timeout=3)
             return
-        self.notify(f"Loading {row.id}", timeout=3)
+        self.notify(_("Loading {model}").format(model=row.id), timeout=3)
         call = wire.post("/v1/local/load", model=row.id, timeout_seconds=LOAD_SECONDS)
-        self._long(call, f"{row.id} is loaded.", f"{row.id} is still being loaded; that goes on.")
+        done, still = _("{model} is loaded."), _("{model} is still being loaded; that goes on.")
+        self._long(call, done.format(model=row.id), still.format(model=row.id))
 
     def action_unload(self) -> None:
         row = self._chosen()
         if row is None:
             return
         if row.resident is None:
-            self.notify(f"{row.id} is not loaded.", timeout=3)
+            self.notify(_("{model} is not loaded.").format(model=row.id), timeout=3)
             return
         self._unload(row.id)
 
@@ -99,13 +103,17 @@ class ModelActions(HouseScreen):
             return
         now: dict[str, Any] = next((one for one in body["models"] if one["model"] == model), {})
         call = wire.post("/v1/local/unload", model=model)
-        done, still = f"{model} is unloaded.", f"{model} still answers; it is unloaded after that."
+        done = _("{model} is unloaded.").format(model=model)
+        still = _("{model} still answers; it is unloaded after that.").format(model=model)
         calls = now.get("in_flight", 0)
         if now.get("state") == "loading":
-            self._sure(f"Give up loading {model}?", "give it up", lambda: self._long(call, done, still))
+            what = _("Give up loading {model}?").format(model=model)
+            self._sure(what, _("give it up"), lambda: self._long(call, done, still))
         elif calls:
-            what = f"{model} answers {calls} call{'s' if calls != 1 else ''} now. Unload it when they have ended?"
-            self._sure(what, "unload", lambda: self._long(call, done, still))
+            form = ngettext("{model} answers {count} call now. Unload it when it has ended?",
+                            "{model} answers {count} calls now. Unload it when they have ended?", calls)  # fmt: skip
+            what = form.format(model=model, count=calls)
+            self._sure(what, _("unload"), lambda: self._long(call, done, still))
         else:
             self._long(call, done, still)
 
@@ -126,6 +134,34 @@ class ModelActions(HouseScreen):
         self.dashboard.ask("resident")
         self.notify(done, timeout=3)
 
+    # ---- what lies on the disk -----------------------------------------------------------------------------------
+
+    def action_remove(self) -> None:
+        row = self._chosen()
+        if row is None:
+            return
+        if row.resident is not None:
+            self.notify(_("{model} is loaded; u unloads it first.").format(model=row.id), timeout=4)
+            return
+        self._remove(row.id)
+
+    @work(exclusive=True, group="remove")
+    async def _remove(self, model: str) -> None:
+        """Asks first, with what would go; one that was linked frees nothing."""
+        try:
+            body = await self.dashboard.query_daemon(wire.post("/v1/local/remove", model=model, dry_run=True))
+        except HybriddError as error:
+            self.app.post_message(Failed(error.message))
+            return
+        what = removal_text(model, int(body["freed"]), list(body["aliases"]))
+        done = _("{model} is removed.").format(model=model)
+
+        def removed(_body: object) -> None:
+            self.dashboard.ask("library")
+
+        call = wire.post("/v1/local/remove", model=model)
+        self._sure(what, _("remove"), lambda: self.dashboard.act(call, done, removed))
+
     def _sure(self, question: str, yes: str, then: Callable[[], object]) -> None:
         def answered(sure: bool | None) -> None:
             if sure:
@@ -144,7 +180,8 @@ class ModelActions(HouseScreen):
             if text is not None:
                 self._what_if(row.id, parse_wish(text))
 
-        self.app.push_screen(Ask(f"How would {row.id} be loaded for …", _WISH_HINT, parse_wish), planned)
+        question = _("How would {model} be loaded for …").format(model=row.id)
+        self.app.push_screen(Ask(question, _(_WISH_HINT), parse_wish), planned)
 
     @work(exclusive=True, group="what_if")
     async def _what_if(self, model: str, wish: dict[str, Any]) -> None:
@@ -157,14 +194,14 @@ class ModelActions(HouseScreen):
 
     def action_pull(self) -> None:
         if self.dashboard.feed is None or self.house.as_of is not None:
-            self.notify("Nothing can be pulled here: this is not the present.", severity="warning")
+            self.notify(_("Nothing can be pulled here: this is not the present."), severity="warning")
             return
 
         def named(text: str | None) -> None:
             if text is not None:
                 self.app.push_screen(PullScreen(*parse_repo(text)))
 
-        self.app.push_screen(Ask("Pull which model from the Hub?", _REPO_HINT, parse_repo), named)
+        self.app.push_screen(Ask(_("Pull which model from the Hub?"), _(_REPO_HINT), parse_repo), named)
 
     def action_bench(self) -> None:
         row = self._chosen()
@@ -173,19 +210,21 @@ class ModelActions(HouseScreen):
 
         def timed(text: str | None) -> None:
             if text is not None:
-                call = wire.post("/v1/local/bench", model=row.id, seconds=parse_duration(text))
-                self.dashboard.act(call, f"Measuring {row.id}")
+                call = wire.post("/v1/local/bench", model=row.id, seconds=duration(text))
+                self.dashboard.act(call, _("Measuring {model}").format(model=row.id))
 
-        leave = ", ".join(name for name in self.house.local if name) or "nothing"
-        question = f"Measure {row.id} for how long? Loaded now, and to be unloaded: {leave}."
-        self.app.push_screen(Ask(question, _BENCH_HINT, parse_duration, given="2m"), timed)
+        question = _("Measure {model} for how long?").format(model=row.id)
+        if self.house.local:
+            leave = ", ".join(self.house.local)
+            question += " " + _("Loaded now, and to be unloaded: {models}.").format(models=leave)
+        self.app.push_screen(Ask(question, _(_BENCH_HINT), duration, given="2m"), timed)
 
     def action_end_job(self) -> None:
         job = self.jobs.selected if self.jobs.has_focus else next(iter(self.jobs.items), None)
         if job is None or job.state != "running":
-            self.notify("No download and no measurement is running.", timeout=3)
+            self.notify(_("No download and no measurement is running."), timeout=3)
             return
-        kept = " What has arrived is kept, the next pull goes on from there." if job.kind == "pull" else ""
         call = Call("POST", f"/v1/local/jobs/{wire.segment(job.id)}/cancel", {})
-        question = f"End the {'download' if job.kind == 'pull' else 'measurement'} of {subject(job)}?{kept}"
-        self._sure(question, "end it", lambda: self.dashboard.act(call, ""))
+        pull = _("End the download of {name}? What has arrived is kept, the next pull goes on from there.")
+        question = pull if job.kind == "pull" else _("End the measurement of {name}?")
+        self._sure(question.format(name=subject(job)), _("end it"), lambda: self.dashboard.act(call, ""))

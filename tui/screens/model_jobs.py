@@ -7,10 +7,17 @@ from typing import Any
 
 import msgspec
 
+from hybridd.i18n import N_, _
 from tui.shapes import Job
 from tui.text import Glyphs, age, bar, clean, percent, size_of
 from tui.widgets.columns import Cell, Column, Rest
 
+_KINDS = {"pull": N_("pull"), "bench": N_("bench")}
+_STATES = {
+    "starting": N_("starting"), "planning": N_("planning"), "downloading": N_("downloading"),
+    "verifying": N_("verifying"), "loading": N_("loading"), "measuring": N_("measuring"),
+    "repeating": N_("measuring again"),
+}  # fmt: skip
 ENDED_SHOWN = 3
 RECENT_SECONDS = 3600.0
 
@@ -38,18 +45,24 @@ def _result(job: Job) -> dict[str, Any]:
 
 def outcome(job: Job) -> tuple[str, str]:
     """One sentence about a job that has ended, with its style."""
-    took = f" after {age(job.ended - job.started)}" if job.ended is not None else ""
+    took = age(job.ended - job.started) if job.ended is not None else ""
     if job.state == "done":
         result = _result(job)
         if job.kind == "pull":
-            brought = job.downloaded or 0
-            return (f"{result.get('model', 'it')} is here, {size_of(brought) if brought else 'it was already'}", "good")
-        attention = "on" if result.get("flash_attention") else "off"
-        return (f"fastest: flash attention {attention}, micro-batch {result.get('micro_batch')}, "
-                f"{result.get('sequences')} at once", "good")  # fmt: skip
+            form = _("{model} is here, {size}") if job.downloaded else _("{model} was here already")
+            return (form.format(model=result.get("model", "-"), size=size_of(job.downloaded)), "good")
+        form = _("fastest: {setting}, micro-batch {micro}, {count} at once")
+        setting = _("flash attention on") if result.get("flash_attention") else _("flash attention off")
+        told = form.format(setting=setting, micro=result.get("micro_batch"), count=result.get("sequences"))
+        return (told, "good")
     if job.state == "cancelled":
-        return (f"ended by request{took}; what has arrived is kept" if job.kind == "pull" else f"ended{took}", "dim")
-    return (f"! {clean(str((job.error or {}).get('message') or 'failed'))}", "warn")
+        form = (
+            _("ended by request after {span}; what has arrived is kept")
+            if job.kind == "pull"
+            else _("ended by request after {span}")
+        )
+        return (form.format(span=took), "dim")
+    return (f"! {clean(str((job.error or {}).get('message') or _('failed')))}", "warn")
 
 
 def progress(job: Job) -> tuple[float, float]:
@@ -61,18 +74,19 @@ def progress(job: Job) -> tuple[float, float]:
 
 
 def running_text(job: Job) -> str:
-    """``43 %  1.2 GB of 2.8 GB  12 MB/s  2 min left``"""
+    """``43 %  1.2 GiB of 2.8 GiB  12 MiB/s  2 min left``"""
     said, (done, total) = job.progress, progress(job)
     state = clean(str(said.get("state") or "starting"))
-    if not total or state not in {"downloading", "measuring"}:
-        return state
+    word = _(_STATES.get(state, state))
+    if not total or state not in {"downloading", "measuring", "repeating"}:
+        return word
     told = [percent(done / total)]
     if job.kind != "pull":
-        return f"{state} {int(done)} of {int(total)}"
-    told.append(f"{size_of(done)} of {size_of(total)}")
+        return _("{state} {done} of {total}").format(state=word, done=int(done), total=int(total))
+    told.append(_("{used} of {whole}").format(used=size_of(done), whole=size_of(total)))
     rate = said.get("bytes_per_second")
     if isinstance(rate, (int, float)) and rate > 0:
-        told += [f"{size_of(rate)}/s", f"{age((total - done) / rate)} left"]
+        told += [f"{size_of(rate)}/s", _("{span} left").format(span=age((total - done) / rate))]
     return "  ".join(told)
 
 
@@ -89,7 +103,9 @@ def _told(job: Job, width: int, signs: Glyphs) -> Cell:
 
 
 JOB_COLUMNS: list[Column[Job]] = [
-    Column("kind", "JOB", lambda job, width, signs: f" {job.kind}", 6, value=lambda job: job.kind),
+    Column(
+        "kind", "JOB", lambda job, width, signs: f" {_(_KINDS.get(job.kind, job.kind))}", 7, value=lambda job: job.kind
+    ),
     Column("subject", "WHAT", lambda job, width, signs: signs.of(subject(job)), 18, share=2, value=subject),
     Column("at", "DONE", _at, 8, share=1, value=lambda job: job.state),
     Column("told", "", _told, 12, share=2, value=running_text),

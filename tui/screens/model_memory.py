@@ -5,12 +5,13 @@ Pure functions of the house. All figures are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from rich.cells import cell_len
 
+from hybridd.i18n import N_, _, ngettext
 from tui.house import House, Resident
 from tui.text import RICH, Glyphs, Line, fit, parts, size_of, spark
 
@@ -18,7 +19,7 @@ SideName = Literal["device", "host"]
 
 
 class Part(NamedTuple):
-    """A stretch of the bar, with its sign, the sign in ASCII and its style."""
+    """A stretch of the bar (its name to be translated), with its sign, the sign in ASCII and its style."""
 
     name: str
     size: int
@@ -49,12 +50,12 @@ class Side:
         left = max(0, self.total - self.models - self.others)
         free = left if self.budget is None else max(0, min(left, self.budget - self.models))
         return [
-            Part("weights", self.weights, "▓", "#", "accent"),
-            Part("KV", self.kv, "▒", "=", "accent"),
-            Part("compute", self.compute, "▞", "+", "accent"),
-            Part("others", self.others, "█", "%", "dim"),
-            Part("free", free, "─", "-", "dim"),
-            Part("kept free", left - free, "░", ".", "dim"),
+            Part(N_("weights"), self.weights, "▓", "#", "accent"),
+            Part(N_("KV"), self.kv, "▒", "=", "accent"),
+            Part(N_("compute"), self.compute, "▞", "+", "accent"),
+            Part(N_("others"), self.others, "█", "%", "dim"),
+            Part(N_("free"), free, "─", "-", "dim"),
+            Part(N_("kept free"), left - free, "░", ".", "dim"),
         ]
 
 
@@ -78,20 +79,22 @@ def _three(residents: Iterable[Resident], side: SideName) -> tuple[int, int, int
     return weights, kv, compute
 
 
-def _budget(residents: list[Resident], side: SideName) -> int | None:
+def _budget(residents: list[Resident], side: SideName, alone: Mapping[str, int]) -> int | None:
     """The newest plan of this side was made beside the models that were loaded before it: together that is the
-    budget of all of them."""
+    budget of all of them. While nothing is loaded, that of any plan."""
     target = "gpu" if side == "device" else "cpu"
     planned = [one for one in residents if one.plan and one.plan.get("target") == target]
     if not planned:
-        return None
+        return alone.get(target) if not residents else None
     newest = max(planned, key=lambda one: one.since)
     before = sum(sum(use_of(one, side).values()) for one in residents if one is not newest)
     return before + int((newest.plan or {}).get("budget") or 0)
 
 
-def sides(house: House) -> list[Side]:
-    """Each GPU that llama.cpp can use, then the machine's memory."""
+def sides(house: House, alone: Mapping[str, int] | None = None) -> list[Side]:
+    """Each GPU that llama.cpp can use, then the machine's memory. ``alone``: the budgets of plans (by their target,
+    ``gpu`` or ``cpu``) that were made while nothing was loaded."""
+    alone = alone or {}
     residents = list(house.local.values())
     made: list[Side] = []
     for index, gpu in enumerate(_gpus(house)):
@@ -99,13 +102,13 @@ def sides(house: House) -> list[Side]:
         weights, kv, compute = _three(here, "device")
         others = max(0, gpu["total"] - gpu["free"] - weights - kv - compute)
         made.append(Side(f"GPU {index}" if index else "VRAM", gpu["total"], weights, kv, compute, others,
-                         _budget(here, "device")))  # fmt: skip
+                         _budget(here, "device", alone if not index else {})))  # fmt: skip
     total, available = _ram(house)
     if total:
         weights, kv, compute = _three(residents, "host")
         # Weights are mapped from their file: the kernel counts those pages as available.
         others = max(0, total - available - kv - compute)
-        made.append(Side("RAM", total, weights, kv, compute, others, _budget(residents, "host")))
+        made.append(Side("RAM", total, weights, kv, compute, others, _budget(residents, "host", alone)))
     return made
 
 
@@ -133,10 +136,10 @@ def _ram(house: House) -> tuple[int, int]:
 
 
 def bar_line(side: Side, width: int, signs: Glyphs) -> Line:
-    """``RAM  ▓▓▓▒▞████────░░  3.1 of 12.0 GB``"""
+    """``RAM  ▓▓▓▒▞████────░░  3.1 of 12.0 GiB``"""
     whole = side.budget if side.budget is not None else side.total
-    told = f"{size_of(side.models)} of {size_of(whole)}"
-    told += " budget" if side.budget is not None and width >= 78 else ""
+    form = _("{used} of {whole} budget") if side.budget is not None and width >= 78 else _("{used} of {whole}")
+    told = form.format(used=size_of(side.models), whole=size_of(whole))
     stack = side.stack()
     cells = max(4, width - 7 - max(16, len(told)) - 2)
     counts = parts([part.size for part in stack], max(side.total, 1), cells)
@@ -158,7 +161,7 @@ def legend_lines(side: Side, width: int, signs: Glyphs) -> list[Line]:
         if not part.size and part.name not in {"weights", "free"}:
             continue
         sign = part.sign if signs is RICH else part.plain
-        text = f" {part.name} {size_of(part.size)}"
+        text = f" {_(part.name)} {size_of(part.size)}"
         taken = cell_len(sign + text) + 2
         if used + taken - 2 > width and used > 1:
             lines.append([(" ", "")])
@@ -171,11 +174,33 @@ def legend_lines(side: Side, width: int, signs: Glyphs) -> list[Line]:
 def speed_line(house: House, width: int, signs: Glyphs) -> Line:
     """Tokens per second of all local models together, and how many are loaded."""
     cells = 0 if width < 72 else 24 if width < 120 else 60
-    graph: Line = [(spark(house.rates.local_speeds(house.now, cells), signs), "accent"), (" ", "")] if cells else []
-    speed = fit(f"{house.rates.local_tokens(house.now):.1f}", 7, "right")
+    speed = speed_now(house)
+    graph: Line = []
+    if cells:
+        speeds = house.rates.local_speeds(house.now, cells)
+        speeds[-1] = max(speeds[-1], speed)
+        graph = [(spark(speeds, signs), "accent"), (" ", "")]
     ready = sum(one.state in {"ready", "draining"} for one in house.local.values())
     loading = len(house.local) - ready
     calls = sum(one.in_flight for one in house.local.values())
-    told = f"   {ready} loaded" + (f", {loading} loading" if loading else "")
-    told += f"   {calls} call{'s' if calls != 1 else ''} in flight"
-    return [(fit(" tok/s", 7), "bold"), *graph, (speed, ""), (told, "dim")]
+    told = "   " + loaded_text(ready)
+    told += ", " + _("{count} loading").format(count=loading) if loading else ""
+    told += "   " + calls_text(calls)
+    return [(fit(" tok/s", 7), "bold"), *graph, (fit(f"{speed:,.1f}", 9, "right"), ""), (told, "dim")]
+
+
+def speed_now(house: House) -> float:
+    """What the workers said last while they answer, or what was written in the last seconds; whichever is more: a
+    worker tells of an answer before it has ended, but not of one that was short."""
+    said = sum(one.tokens_per_second or 0.0 for one in house.local.values() if one.in_flight)
+    return max(said, house.rates.local_tokens(house.now))
+
+
+def loaded_text(count: int) -> str:
+    """``2 loaded``"""
+    return ngettext("{count} loaded", "{count} loaded", count).format(count=count)
+
+
+def calls_text(calls: int) -> str:
+    """``2 calls in flight``"""
+    return ngettext("{count} call in flight", "{count} calls in flight", calls).format(count=calls)

@@ -1,18 +1,13 @@
 """Which file of a repository is to be pulled: what each would take here, before anything is downloaded.
 
-The plans come from `hybridd models plan`, which reads the files' headers over HTTP, in a process of its own: the
-dashboard itself speaks with the daemon only.
+The plans come from the daemon, which has the files' headers read over HTTP in a process of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import sys
 from collections.abc import Iterable
-from contextlib import suppress
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 from textual import on, work
@@ -21,23 +16,30 @@ from textual.message import Message
 from textual.widget import Widget
 
 from hybridd.client import wire
+from hybridd.errors import HybriddError
+from hybridd.i18n import N_, _
+from tui import topics
 from tui.house import House
 from tui.screens.base import HouseScreen
 from tui.screens.overview_blocks import rule
-from tui.text import Glyphs, clean, count, size_of, wrap
+from tui.text import Glyphs, age, clean, count, size_of, wrap
 from tui.widgets.columns import Cell, Column
 from tui.widgets.lines import Lines
 from tui.widgets.table import Rows
 
-PLAN_SECONDS = 120.0
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+PLAN_SECONDS = 130.0
+"""A little longer than the daemon gives it, so that its sentence arrives."""
 _NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
-_FITS = {"gpu": "on the GPU", "partly": "partly GPU", "memory": "in memory", "no": "does not fit"}
+_FITS = {"gpu": N_("on the GPU"), "partly": N_("partly GPU"), "memory": N_("in memory"), "no": N_("does not fit")}
 _STYLES = {"gpu": "good", "partly": "", "memory": "", "no": "warn"}
 _ORDER = {"gpu": 0, "partly": 1, "memory": 2}
 
 
 class RepoFile(msgspec.Struct, frozen=True):
-    """One model of a repository and its plan here, of `hybridd models plan --json`. ``taken``: what a pull without a
+    """One model of a repository and its plan here, of ``POST /v1/local/plan``. ``taken``: what a pull without a
     file would take."""
 
     file: str
@@ -76,43 +78,25 @@ def parse_repo(text: str) -> tuple[str, str | None]:
         ValueError: with a sentence.
     """
     given = text.strip().removeprefix("https://huggingface.co/").removeprefix("hf.co/").strip("/")
-    repo, _, file = given.partition(":")
+    repo, _colon, file = given.partition(":")
     if not file and repo.count("/") > 1:
         owner, name, file = repo.split("/", 2)
         repo = f"{owner}/{name}"
     if not _NAME.fullmatch(repo):
-        raise ValueError("name a repository of the Hub: owner/name, owner/name:Q4_K_M or owner/name/file.gguf")
+        raise ValueError(_("name a repository of the Hub: owner/name, owner/name:Q4_K_M or owner/name/file.gguf"))
     return repo, file or None
 
 
-def plan_of(status: int, out: bytes, complaint: bytes) -> tuple[RepoPlan | None, str]:
-    """What the command has said: the plans, or one sentence."""
-    with suppress(msgspec.DecodeError):
-        return msgspec.json.decode(out, type=RepoPlan), ""
-    with suppress(msgspec.DecodeError, KeyError, TypeError):
-        return None, clean(str(msgspec.json.decode(complaint)["error"]["message"]))
-    last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
-    return None, f"The plan ended with status {status}: {clean(last)[:200] or 'nothing was said'}"
-
-
-async def ask_plan(repo: str, config: str | None) -> tuple[RepoPlan | None, str]:
-    """The command's answer; its process ends with the caller."""
-    environment = {**os.environ, **({"HYBRIDD_CONFIG": config} if config else {})}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hybridd.cli.main", "models", "plan", repo, "--json",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )  # fmt: skip
+async def ask_plan(dashboard: Dashboard, repo: str) -> tuple[RepoPlan | None, str]:
+    """The daemon's answer, or one sentence."""
+    call = wire.post("/v1/local/plan", repository=repo)
     try:
-        async with asyncio.timeout(PLAN_SECONDS):
-            out, complaint = await child.communicate()
-    except TimeoutError:
-        return None, f"{repo} was not planned within {PLAN_SECONDS:.0f} s; R tries again."
-    finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-    return plan_of(child.returncode or 0, out, complaint)
+        return msgspec.convert(await dashboard.query_daemon(call, seconds=PLAN_SECONDS), RepoPlan), ""
+    except HybriddError as error:
+        return None, clean(error.message)
+    except msgspec.ValidationError as error:
+        told = _("The daemon's answer is no plan of a repository: {reason}")
+        return None, told.format(reason=clean(str(error))[:200])
 
 
 def _file(one: RepoFile, width: int, signs: Glyphs) -> Cell:
@@ -128,16 +112,16 @@ COLUMNS: list[Column[RepoFile]] = [
     Column("file", "FILE", _file, 18, share=3, sort=lambda one: one.file, value=lambda one: one.file),
     Column("quantization", "QUANT", lambda one, width, signs: one.quantization or "-", 8, least=70,
            sort=lambda one: one.quantization, value=lambda one: one.quantization),
-    Column("size", "SIZE", lambda one, width, signs: size_of(one.bytes), 7, align="right",
+    Column("size", "SIZE", lambda one, width, signs: size_of(one.bytes), 8, align="right",
            sort=lambda one: one.bytes, value=lambda one: one.bytes),
-    Column("fit", "FITS", lambda one, width, signs: (_FITS.get(one.fit, one.fit), _STYLES.get(one.fit, "")), 12,
+    Column("fit", "FITS", lambda one, width, signs: (_(_FITS.get(one.fit, one.fit)), _STYLES.get(one.fit, "")), 12,
            sort=lambda one: _ORDER.get(one.fit, 3), value=lambda one: one.fit),
     Column("layers", "ON GPU", _layers, 6, align="right", least=78, value=lambda one: one.gpu_layers),
     Column("context", "CONTEXT|CTX", lambda one, width, signs: count(one.context), 5, align="right",
            sort=lambda one: -(one.context or 0), value=lambda one: one.context),
-    Column("vram", "VRAM", lambda one, width, signs: size_of(one.device) if one.device else "-", 7, align="right",
+    Column("vram", "VRAM", lambda one, width, signs: size_of(one.device) if one.device else "-", 8, align="right",
            least=90, sort=lambda one: one.device, value=lambda one: one.device),
-    Column("ram", "RAM", lambda one, width, signs: size_of(one.host) if one.host else "-", 7, align="right", least=60,
+    Column("ram", "RAM", lambda one, width, signs: size_of(one.host) if one.host else "-", 8, align="right", least=60,
            sort=lambda one: one.host, value=lambda one: one.host),
 ]  # fmt: skip
 
@@ -147,6 +131,7 @@ class PullScreen(HouseScreen):
 
     NAME = "models"
     TITLE: ClassVar[str | None] = "Pull a model"
+    TOPICS = frozenset({topics.CLOCK})
     WRITES = frozenset({"pull_best"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull_best", "pull the best", id="pull.best"),
@@ -159,6 +144,7 @@ class PullScreen(HouseScreen):
         self.wanted = wanted
         self.plan: RepoPlan | None = None
         self.reason = ""
+        self._since = 0.0
 
     def body(self) -> Iterable[Widget]:
         self.title_rule, self.about_rule, self.about = Lines(), Lines(), Lines()
@@ -172,7 +158,8 @@ class PullScreen(HouseScreen):
         self.rows.focus()
 
     def refresh_from(self, house: House, changed: frozenset[str]) -> None:
-        self.draw()
+        if self.plan is None and not self.reason:
+            self.draw()  # it counts the seconds
 
     def show_all(self) -> None:
         super().show_all()
@@ -182,13 +169,14 @@ class PullScreen(HouseScreen):
         width, signs = self.size.width, self.signs
         if not width:
             return
-        hint = "Enter pulls this file" if not self.dashboard.locked else "read-only"
+        hint = _("Enter pulls this file") if not self.dashboard.locked else _("read-only")
         self.title_rule.show([rule(signs.of(self.repo), width, signs, hint if self.plan is not None else "")])
         if self.plan is None:
-            busy = f"Reading the headers of the files of {self.repo} …"
-            self.rows.empty = self.reason or busy
+            waited = age(house.now - self._since) if (house := self.dashboard.house).now - self._since >= 2 else ""
+            busy = _("Reading the headers of the files of {repo} … {waited}").format(repo=self.repo, waited=waited)
+            self.rows.empty = _("Nothing was planned; R tries again.") if self.reason else busy.rstrip()
         else:
-            self.rows.empty = "There is no GGUF model in this repository."
+            self.rows.empty = _("There is no GGUF model in this repository.")
         self.rows.fill(self.plan.files if self.plan is not None else [])
         one = self.rows.selected
         told = [*(self.plan.reasons if self.plan is not None and (one is None or one.taken) else []),
@@ -196,7 +184,7 @@ class PullScreen(HouseScreen):
         lines = [line for reason in dict.fromkeys(told) for line in wrap(reason, max(20, width - 2))]
         if self.plan is None and self.reason:
             lines = wrap(self.reason, max(20, width - 2))
-        self.about_rule.show([rule("WHY", width, signs)] if lines else [])
+        self.about_rule.show([rule(_("WHY"), width, signs)] if lines else [])
         self.about.show([[(f" {signs.of(line)}", "")] for line in lines[: max(2, self.size.height // 3)]])
 
     @on(Rows.Moved)
@@ -206,13 +194,13 @@ class PullScreen(HouseScreen):
     # ---- asking --------------------------------------------------------------------------------------------------
 
     def action_plan_again(self) -> None:
-        self.plan, self.reason = None, ""
+        self.plan, self.reason, self._since = None, "", self.dashboard.house.now
         self._ask()
         self.draw()
 
     @work(exclusive=True, group="plan")
     async def _ask(self) -> None:
-        plan, reason = await ask_plan(self.repo, self.dashboard.house.status.config)
+        plan, reason = await ask_plan(self.dashboard, self.repo)
         self.post_message(Planned(plan, reason))
 
     @on(Planned)
@@ -238,6 +226,6 @@ class PullScreen(HouseScreen):
 
     def _pull(self, file: str | None) -> None:
         call = wire.post("/v1/local/pull", repo=self.repo, file=file)
-        self.dashboard.act(call, f"Pulling {self.repo}{f': {file}' if file else ''}")
+        self.dashboard.act(call, _("Pulling {name}").format(name=f"{self.repo}:{file}" if file else self.repo))
         if not self.dashboard.locked:
             self.app.pop_screen()

@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from hybridd.i18n import N_, _, ngettext
 from tui.house import House, LocalFile, Request, Resident
+from tui.rates import tokens_per_second
 from tui.screens.model_memory import total_of
 from tui.text import Glyphs, age, count, percent, size_of
 from tui.widgets.columns import Cell, Column
@@ -15,12 +17,13 @@ from tui.widgets.columns import Cell, Column
 LOOKED_AT = 500
 """The newest requests that a model's speed is looked for in."""
 _ORDER = {"loading": 0, "ready": 1, "draining": 1, "failed": 2}
-_WORDS = {"unloaded": "on disk", "draining": "leaving"}
+_WORDS = {"unloaded": N_("on disk"), "ready": N_("ready"), "draining": N_("leaving"), "loading": N_("loading")}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model. ``leaves``: whole seconds until it is unloaded; ``speed``: tokens per second of its last answer."""
+    """One model. ``leaves``: whole seconds until it is unloaded; ``speed``: tokens per second, now while it answers,
+    else of its last answer."""
 
     id: str
     state: str
@@ -55,7 +58,8 @@ def rows(house: House) -> list[Row]:
         leaves = None
         if resident is not None and resident.leaves_in is not None:
             leaves = max(0, round(house.local_at + resident.leaves_in - house.now))
-        made.append(Row(name, state, file, resident, leaves, speeds.get(name)))
+        speed = resident.tokens_per_second if resident is not None and resident.in_flight else None
+        made.append(Row(name, state, file, resident, leaves, speed or speeds.get(name)))
     return sorted(made, key=lambda one: (_ORDER.get(one.state, 3), one.id))
 
 
@@ -72,11 +76,10 @@ def last_speeds(house: House) -> dict[str, float]:
 
 
 def speed_of(request: Request) -> float | None:
-    if request.provider != "local" or request.cache == "hit" or not request.output_tokens:
+    if request.provider != "local" or request.cache == "hit":
         return None
-    waited = request.first_token_ms or 0.0 if request.stream else 0.0
-    seconds = (request.latency_ms - waited) / 1000
-    return request.output_tokens / seconds if seconds > 0 else None
+    first = request.first_token_ms if request.stream else None
+    return tokens_per_second(request.output_tokens, request.latency_ms, first, request.overhead_ms)
 
 
 def record(row: Row) -> dict[str, Any]:
@@ -90,21 +93,23 @@ def state_text(row: Row) -> tuple[str, str]:
     """In words, with the style."""
     if row.state == "loading":
         fraction = row.resident.fraction if row.resident is not None else None
-        return (f"loading {percent(fraction)}" if fraction is not None else "loading", "accent")
+        return (_("loading") + (f" {percent(fraction)}" if fraction is not None else ""), "accent")
     if row.state == "failed":
-        return ("! failed", "warn")
+        return (f"! {_('failed')}", "warn")
     if row.loaded and row.resident is not None and row.resident.in_flight:
         calls = row.resident.in_flight
-        return (f"{_WORDS.get(row.state, 'busy')} {calls} call{'s' if calls != 1 else ''}", "good")
-    return (_WORDS.get(row.state, row.state), "good" if row.loaded else "dim")
+        if row.state == "draining":
+            return (ngettext("leaving {count} call", "leaving {count} calls", calls).format(count=calls), "good")
+        return (ngettext("busy {count} call", "busy {count} calls", calls).format(count=calls), "good")
+    return (_(_WORDS.get(row.state, row.state)), "good" if row.loaded else "dim")
 
 
 def leaves_text(row: Row) -> str:
     if not row.loaded:
         return ""
     if row.leaves is not None:
-        return f"in {age(row.leaves)}" if row.leaves else "now"
-    return "in use" if row.resident is not None and row.resident.in_flight else "stays"
+        return _("in {span}").format(span=age(row.leaves)) if row.leaves else _("now")
+    return _("in use") if row.resident is not None and row.resident.in_flight else _("stays")
 
 
 def _name(row: Row, width: int, signs: Glyphs) -> Cell:
@@ -122,15 +127,15 @@ def _flag(row: Row, width: int, signs: Glyphs) -> Cell:
 
 COLUMNS: list[Column[Row]] = [
     Column("model", "MODEL", _name, 20, share=3, sort=lambda row: row.id, value=lambda row: row.id),
-    Column("state", "STATE", lambda row, width, signs: state_text(row), 14,
+    Column("state", "STATE", lambda row, width, signs: state_text(row), 15,
            sort=lambda row: _ORDER.get(row.state, 3), value=lambda row: row.state),
-    Column("size", "SIZE", lambda row, width, signs: size_of(row.file.bytes) if row.file.bytes else "-", 7,
+    Column("size", "SIZE", lambda row, width, signs: size_of(row.file.bytes) if row.file.bytes else "-", 8,
            align="right", sort=lambda row: -row.file.bytes, value=lambda row: row.file.bytes),
     Column("quantization", "QUANT", lambda row, width, signs: (row.file.quantization or "-", "dim"), 7, least=68,
            sort=lambda row: row.file.quantization, value=lambda row: row.file.quantization),
     Column("context", "CONTEXT|CTX", lambda row, width, signs: count(row.context), 5, align="right",
            sort=lambda row: -(row.context or 0), value=lambda row: row.context),
-    Column("memory", "MEMORY", _memory, 7, align="right", least=78,
+    Column("memory", "MEMORY", _memory, 8, align="right", least=78,
            sort=lambda row: -total_of(row.resident) if row.resident is not None else None,
            value=lambda row: total_of(row.resident) if row.resident is not None else None),
     Column("speed", "TOK/S", lambda row, width, signs: count(row.speed) if row.speed is not None else "", 5,
@@ -140,7 +145,7 @@ COLUMNS: list[Column[Row]] = [
            sort=lambda row: row.leaves, value=lambda row: row.leaves),
     Column("architecture", "ARCH", lambda row, width, signs: (row.file.architecture or "-", "dim"), 9, least=100,
            sort=lambda row: row.file.architecture, value=lambda row: row.file.architecture),
-    Column("parameters", "PARAMS", lambda row, width, signs: count(row.file.parameters or None), 6, align="right",
+    Column("parameters", "PARAMS|PAR.", lambda row, width, signs: count(row.file.parameters or None), 6, align="right",
            least=108, sort=lambda row: -row.file.parameters, value=lambda row: row.file.parameters),
     Column("reason", "NOTE", _flag, 12, share=2, least=128, value=lambda row: row.file.reason),
 ]  # fmt: skip

@@ -12,13 +12,14 @@ from textual.widget import Widget
 
 from hybridd.client import wire
 from hybridd.errors import HybriddError
+from hybridd.i18n import _
 from tui import topics
 from tui.house import House, Job
 from tui.screens.model_actions import Detail, ModelActions
 from tui.screens.model_jobs import JOB_COLUMNS, outcome, running_text, shown, subject
 from tui.screens.model_jobs import record as job_record
 from tui.screens.model_lines import about_lines, empty_text
-from tui.screens.model_memory import Side, bar_line, legend_lines, sides, speed_line
+from tui.screens.model_memory import Side, bar_line, legend_lines, loaded_text, sides, speed_line
 from tui.screens.model_rows import COLUMNS, record, rows
 from tui.screens.overview_blocks import rule
 from tui.text import Line, fit
@@ -45,6 +46,7 @@ class Models(ModelActions):
         self._seen_running: set[str] = set()
         self._asking = ""
         self._stood = (-1, 0)
+        self._alone: dict[str, int] = {}
 
     def body(self) -> Iterable[Widget]:
         self.memory, self.title_rule = Lines(id="memory"), Lines()
@@ -52,7 +54,8 @@ class Models(ModelActions):
         self.about_rule, self.about = Lines(), Lines(id="about")
         self.jobs_rule = Lines()
         self.jobs = Rows(JOB_COLUMNS, key=lambda job: job.id, record=job_record, head=False, id="jobs")
-        yield from (self.memory, self.title_rule, self.rows, self.about_rule, self.about, self.jobs_rule, self.jobs)
+        # What runs stands above what is told of a model: notices come up at the bottom.
+        yield from (self.memory, self.title_rule, self.rows, self.jobs_rule, self.jobs, self.about_rule, self.about)
 
     # ---- drawing -------------------------------------------------------------------------------------------------
 
@@ -79,7 +82,9 @@ class Models(ModelActions):
     def _empty(self, house: House) -> str:
         if house.library is not None:
             return empty_text(house)
-        return "Looking for models …" if self.dashboard.feed is not None else "No local models are in this recording."
+        if self.dashboard.feed is not None:
+            return _("Looking for models …")
+        return _("No local models are in this recording.")
 
     def _draw_blocks(self) -> None:
         width, house, signs = self.size.width, self.house, self.signs
@@ -87,15 +92,17 @@ class Models(ModelActions):
             return
         tall = self.size.height >= 30
         memory: list[Line] = []
-        found = sides(house)
+        found = sides(house, self._alone)
         for side in found if tall else found[:1]:
             memory += [bar_line(side, width, signs), *legend_lines(side, width, signs)]
         if memory:
             memory.append(speed_line(house, width, signs))
-        self.memory.show([rule("MEMORY", width, signs, _gpu_note(house, found, width - 14)), *memory] if memory else [])
+            memory.insert(0, rule(_("MEMORY"), width, signs, _gpu_note(house, found, width - 14)))
+        self.memory.show(memory)
         there = len(self.rows.items)
         loaded = sum(row.loaded for row in self.rows.items)
-        self.title_rule.show([rule(f"MODELS  {there} here, {loaded} loaded", width, signs)])
+        told = f"{_('{count} here').format(count=there)}, {loaded_text(loaded)}"
+        self.title_rule.show([rule(f"{_('MODELS')}  {told}", width, signs)])
         jobs = self._draw_jobs(width, 6 if tall else 2)
         used = len(self.memory.lines) + 1 + jobs + len(self.query_one("#banner", Lines).lines)
         left = self.size.height - 2 - used - 1
@@ -106,8 +113,8 @@ class Models(ModelActions):
             asked, body = self.details.get(row.id, ("", None))
             lines = about_lines(row, body, asked, width, signs)[:room]
             lines += [[("", "")]] * (room - len(lines))  # the table keeps its height when the cursor moves
-        title = f"ABOUT {signs.of(row.id)}" if row is not None else ""
-        self.about_rule.show([rule(title, width, signs, "Enter: its calls")] if lines else [])
+        title = _("ABOUT {model}").format(model=signs.of(row.id)) if row is not None else ""
+        self.about_rule.show([rule(title, width, signs, _("Enter: its calls"))] if lines else [])
         self.about.show(lines)
 
     def _draw_jobs(self, width: int, most: int) -> int:
@@ -116,8 +123,9 @@ class Models(ModelActions):
         self.jobs.styles.height = height
         self.jobs.display = bool(height)
         running = sum(job.state == "running" for job in jobs)
-        hint = "x ends one" if running and not self.dashboard.locked else ""
-        self.jobs_rule.show([rule(f"JOBS  {running} running", width, self.signs, hint)] if height else [])
+        hint = _("x ends one") if running and not self.dashboard.locked else ""
+        told = _("JOBS  {count} running").format(count=running)
+        self.jobs_rule.show([rule(told, width, self.signs, hint)] if height else [])
         if jobs != self.jobs.items:
             self.jobs.fill(jobs)
         return height + 1 if height else 0
@@ -142,7 +150,7 @@ class Models(ModelActions):
 
     def arrive(self, target: str) -> None:
         if not self.rows.select(target.removeprefix("local:")):
-            self.notify(f"{target} is not among the local models.", timeout=4)
+            self.notify(_("{model} is not among the local models.").format(model=target), timeout=4)
         self.rows.focus()
 
     # ---- asking --------------------------------------------------------------------------------------------------
@@ -189,6 +197,9 @@ class Models(ModelActions):
         if self._asking == message.model:
             self._asking = ""
         self.details[message.model] = (message.asked, message.body)
+        plan = message.body.get("plan") or {}
+        if plan.get("budget") and not self.house.local:
+            self._alone = {**self._alone, str(plan.get("target")): int(plan["budget"])}
         self._draw_blocks()
 
     def _tell_ended(self, house: House) -> None:
@@ -219,4 +230,6 @@ class Models(ModelActions):
 def _gpu_note(house: House, found: list[Side], width: int) -> str:
     """Why it is not the GPU's memory, in so many columns."""
     reason = str(house.machine.get("gpu_reason") or "").partition(" (")[0]
-    return fit(f"no GPU: {reason}", width).rstrip() if reason and found and found[0].title == "RAM" else ""
+    if not reason or not found or found[0].title != "RAM":
+        return ""
+    return fit(_("no GPU: {reason}").format(reason=reason), width).rstrip()

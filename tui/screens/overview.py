@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import ClassVar
 
@@ -19,7 +20,8 @@ from tui import topics
 from tui.house import House, Request
 from tui.screens.base import HouseScreen
 from tui.screens.overview_blocks import ALERT_COLUMNS, LAST_COLUMNS, heights, now_lines, rule
-from tui.screens.overview_rows import COLUMNS, WIDE, Row, columns, provider_rows
+from tui.screens.overview_rows import BURN_WIDE, COLUMNS, Row, columns, provider_rows
+from tui.widgets.filter import Filter
 from tui.widgets.lines import Lines
 from tui.widgets.table import Rows
 
@@ -64,7 +66,6 @@ class Overview(HouseScreen):
             empty=_("Nothing needs a decision."),
         )  # fmt: skip
         self._empty = {rows: rows.empty for rows in (self.providers, self.last, self.alerts)}
-        self._burn_asked: set[str] = set()
         self.now_rule, self.now = Lines(id="now-rule"), Lines(id="now")
         self.last_rule, self.alerts_rule = Lines(id="last-rule"), Lines(id="alerts-rule")
         yield Container(
@@ -79,8 +80,9 @@ class Overview(HouseScreen):
         for rows, empty in self._empty.items():
             rows.empty = self.empty_text(empty)
         if changed & _PROVIDER_TOPICS:
-            self.providers.fill(provider_rows(house, most=99 if self.size.height >= TALL else 3))
-            self._ask_burn(house)
+            self._fill_providers()
+            if self.providers.size.width >= BURN_WIDE:
+                self.dashboard.ask_burn(house.limits)
         if changed & _NOW_TOPICS:
             self.now.show(now_lines(house, self.providers.size.width or self.size.width, self.signs))
         if topics.REQUESTS in changed:
@@ -89,32 +91,48 @@ class Overview(HouseScreen):
             self.alerts.fill(house.live_alerts())
         self._arrange()
 
-    def _ask_burn(self, house: House) -> None:
-        """Once for each quota, when its sparkline first has room."""
-        if self.dashboard.feed is not None and not house.stale and self.providers.size.width >= WIDE:
-            asked = [key for key in house.limits if key not in self._burn_asked]
-            if asked:
-                self._burn_asked |= set(asked)
-                self.dashboard.ask_burn(asked)
-
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
         self.set_class(event.size.width >= SIDE_BY_SIDE, "-wide")
         self._arrange()
 
+    def _fill_providers(self) -> None:
+        most = 99 if self.size.height >= TALL else 3
+        rows = provider_rows(self.house, most, self._room_for_providers())
+        if self.providers.filter_text:  # a quota stands without its provider's first line there
+            rows = [replace(row, first=True) for row in rows]
+        self.providers.fill(rows)
+
+    @on(Filter.Typed)
+    def _narrowed(self, event: Filter.Typed) -> None:
+        """A filter looks at all of them, not only at what there is room for."""
+        self.call_after_refresh(self._fill_providers)
+        self.call_after_refresh(self._arrange)
+
+    def _room_for_providers(self) -> int | None:
+        """Lines for them; None: all of them are wanted, to be filtered or for there is room enough."""
+        if self.size.width >= SIDE_BY_SIDE or self.providers.filter_text or not self.size.height:
+            return None
+        room = self.size.height - 2 - len(self.query_one("#banner", Lines).lines)
+        return heights(room, room, len(self.house.live_alerts()), now=self._shows_now)[0] - 1
+
+    @property
+    def _shows_now(self) -> bool:
+        return self.size.width >= 64 and self.size.height >= 20
+
     def _arrange(self) -> None:
         """Shares the rows out; only what changes is laid out again."""
         width, height = self.size
         wide = width >= SIDE_BY_SIDE
-        shows_now = width >= 64 and height >= 20
+        shows_now = self._shows_now
         self.now.display = self.now_rule.display = shows_now
         room = height - 2 - len(self.query_one("#banner", Lines).lines)
         if wide:
-            _set_height(self.providers, min(len(self.providers.shown) + 1, room - (3 if shows_now else 0)))
-            for_alerts = min(max(1, len(self.alerts.shown)), room // 3)
+            _set_height(self.providers, min(len(self.providers.items) + 1, room - (3 if shows_now else 0)))
+            for_alerts = min(max(1, len(self.alerts.items)), room // 3)
             _set_height(self.last, room - 2 - for_alerts)
         else:
-            main, last, for_alerts = heights(room, len(self.providers.shown), len(self.alerts.shown), now=shows_now)
+            main, last, for_alerts = heights(room, len(self.providers.items), len(self.alerts.items), now=shows_now)
             _set_height(self.providers, main)
             _set_height(self.last, last)
         _set_height(self.alerts, for_alerts)

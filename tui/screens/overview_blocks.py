@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+
 from hybridd.contracts.views import AlertView
 from hybridd.i18n import _
 from tui.house import House, Request
-from tui.text import Glyphs, Line, clock, count, fit, milliseconds, money, percent, size_of, spark
-from tui.widgets.columns import Cell, Column
+from tui.text import Glyphs, Line, clock, count, fit, fit_line, milliseconds, money, percent, size_pair, spark
+from tui.widgets.columns import Cell, Column, Rest
 
 
 def rule(title: str, width: int, signs: Glyphs, hint: str = "") -> Line:
-    """``─ NOW ─────``; ``hint`` stands at the right end."""
-    tail = f" {hint} " if hint else ""
-    left = f"{signs.rule} {title} "
-    return [
+    """``─ NOW ─────``; ``hint`` stands at the right end, where there is room for it."""
+    left = cell_len(title) + 3
+    tail = f" {hint} " if hint and left + cell_len(hint) + 3 <= width else ""
+    line: Line = [
         (f"{signs.rule} ", "dim"),
         (title, "head"),
-        (f" {signs.rule * max(0, width - len(left) - len(tail))}", "dim"),
+        (f" {signs.rule * max(0, width - left - cell_len(tail))}", "dim"),
         (tail, "dim"),
     ]
+    return fit_line([piece for piece in line if piece[0]], width, ellipsis=signs.ellipsis)
 
 
 def now_lines(house: House, width: int, signs: Glyphs) -> list[Line]:
@@ -39,7 +42,7 @@ def now_lines(house: House, width: int, signs: Glyphs) -> list[Line]:
     ]  # fmt: skip
     host = house.host
     total, free = host.memory_total, host.memory_available
-    ram = f"{size_of(total - free).removesuffix(' GB')}/{size_of(total)}" if total and free is not None else "-"
+    ram = size_pair(total - free, total, 12) if total and free is not None else "-"
     cpu = f"{host.cpu_percent:.0f} %" if host.cpu_percent is not None else "-"
     cost = house.costs.get("")
     machine: Line = [
@@ -67,21 +70,29 @@ def answered_by(request: Request) -> str:
     return f"{request.provider}:{request.model}" if request.provider else request.requested
 
 
-def _outcome(request: Request, width: int, signs: Glyphs) -> Cell:
+def _tokens(request: Request, width: int, signs: Glyphs) -> Cell:
+    """In and out; or what went wrong, in the place of all figures."""
     if request.status >= 400:
-        return (_("failed: {code}").format(code=request.error_code or request.status), "bad")
+        return Rest([(_("failed: {code}").format(code=request.error_code or request.status), "bad")])
     if request.fell_back:
-        return (_("fell back: {reason}").format(reason=request.fell_back), "warn")
-    tokens = f"{count(request.input_tokens)}{signs.arrow}{count(request.output_tokens)} tok"
-    waited = _("cached") if request.cache == "hit" else milliseconds(request.latency_ms)
-    return f"{fit(tokens, max(12, width - 11), 'right')} {fit(waited, 9, 'right')}"
+        return Rest([(signs.of(_("fell back: {reason}").format(reason=request.fell_back)), "warn")])
+    if request.input_tokens is None and request.output_tokens is None:
+        return ""
+    unit = " tok" if width >= _WITH_UNIT else ""
+    return f"{count(request.input_tokens)}{signs.arrow}{count(request.output_tokens)}{unit}"
 
 
+def _took(request: Request, width: int, signs: Glyphs) -> Cell:
+    return _("cached") if request.cache == "hit" else milliseconds(request.latency_ms)
+
+
+_WITH_UNIT = 15
 LAST_COLUMNS: list[Column[Request]] = [
     Column("at", "TIME", lambda one, width, signs: (clock(one.at), "dim"), 8, value=lambda one: one.at),
     Column("task", "TASK", lambda one, width, signs: one.task or "-", 15, least=70),
-    Column("model", "MODEL", lambda one, width, signs: answered_by(one), 20, share=1),
-    Column("outcome", "OUTCOME", _outcome, 22, share=2),
+    Column("model", "MODEL", lambda one, width, signs: answered_by(one), 18, share=1, value=answered_by),
+    Column("tokens", "TOKENS", _tokens, 11, share=2, align="right"),
+    Column("took", "TOOK", _took, 8, align="right", value=lambda one: one.latency_ms),
 ]
 
 

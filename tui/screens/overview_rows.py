@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rich.cells import cell_len
+
 from hybridd.contracts.views import LimitView, ProviderView
 from hybridd.i18n import N_, _, ngettext
 from tui.house import Cost, House
-from tui.text import Glyphs, age, amount, bar, clock, fit, moment, money, quota_name, size_of, spark
+from tui.text import Glyphs, age, amount, bar, clock, fit, moment, money, quota_name, size_pair, spark
 from tui.widgets.columns import Cell, Column, Rest
 
 STATE_WORDS = {
     "not_configured": N_("not set up"), "disconnected": N_("offline"), "ready": N_("ready"), "idle": N_("idle"),
     "starting": N_("starting"), "cooling": N_("cooling"), "parked": N_("parked"), "failed": N_("failed"),
-    "retired": N_("retired"), "disabled": N_("disabled"),
+    "retired": N_("retired"), "disabled": N_("disabled"), "not kept": N_("not kept"),
 }  # fmt: skip
 _STATE_STYLES = {
     "ready": "good", "idle": "dim", "starting": "accent", "cooling": "warn", "parked": "bad", "failed": "bad",
@@ -59,7 +61,7 @@ def limit_trouble(limit: LimitView) -> int:
         return 1
     if usable > 0 and limit.remaining / usable < LOW and limit.unit != "concurrent":
         return 1
-    return 2 if limit.drift else 5
+    return 2 if limit.drift and limit.drift > 0 else 5
 
 
 def trouble(provider: ProviderView, limits: Sequence[LimitView]) -> int:
@@ -70,17 +72,21 @@ def trouble(provider: ProviderView, limits: Sequence[LimitView]) -> int:
     return min([own, *(limit_trouble(limit) + 1 for limit in limits)])
 
 
-def provider_rows(house: House, most: int = 3) -> list[Row]:
-    """Every provider with at most ``most`` of its quotas, the worst ones."""
+def provider_rows(house: House, most: int = 3, room: int | None = None) -> list[Row]:
+    """Every provider with at most ``most`` of its quotas, the worst ones; where ``room`` lines do not hold them, those
+    that are fine give way, from below, until every provider has its line or all that is left needs a look."""
     by_provider: dict[str, list[LimitView]] = {}
     for limit in house.limits.values():
         by_provider.setdefault(limit.provider, []).append(limit)
     views = house.providers.values()
     order = sorted(views, key=lambda one: (trouble(one, by_provider.get(one.name, [])), one.name))
-    rows: list[Row] = []
-    for view in order:
-        rows += _rows_of(house, view, by_provider.get(view.name, []), most)
-    return rows
+    groups = [_rows_of(house, view, by_provider.get(view.name, []), most) for view in order]
+    over = 0 if room is None else sum(map(len, groups)) - room
+    for group in reversed(groups):
+        while over > 0 and len(group) > 1 and group[-1].limit is not None and limit_trouble(group[-1].limit) == 5:
+            group.pop()
+            over -= 1
+    return [row for group in groups for row in group]
 
 
 def _rows_of(house: House, view: ProviderView, limits: list[LimitView], most: int) -> list[Row]:
@@ -182,27 +188,38 @@ def used_text(limit: LimitView, width: int) -> str:
 
 def _used(row: Row, width: int, signs: Glyphs) -> Cell:
     if row.figures is not None:
-        return f"{size_of(row.figures[1]).removesuffix(' GB')}/{size_of(row.figures[2])}"
+        return size_pair(row.figures[1], row.figures[2], width)
     return used_text(row.limit, width) if row.limit is not None else ""
 
 
 def forecast_text(limit: LimitView, now: float, width: int, signs: Glyphs) -> tuple[str, str]:
-    """What happens to it, and the style."""
+    """What happens to it, as long as it fits, and the style. What needs a look ends with ``!``."""
     if limit.remaining <= 0 and limit.limit > 0:
-        back = _("back {time}").format(time=moment(limit.reset, now)) if limit.reset is not None else ""
         used_up = _("used up")
-        return f"{used_up}, {back} !" if back and width >= 24 else f"{back or used_up} !", "bad"
+        if limit.reset is None:
+            return f"{used_up} !", "bad"
+        back = _("back {time}").format(time=moment(limit.reset, now))
+        return _fitting(width, f"{used_up}, {back} !", f"{back} !", f"{moment(limit.reset, now)} !"), "bad"
     forecast = limit.forecast
     if forecast is not None and forecast.exhausted_at is not None:
-        spread = ""
-        if forecast.earliest is not None and forecast.latest is not None and forecast.exhausted_at - now < 86_400:
-            spread = f" {signs.plusminus}{_short(max(60.0, (forecast.latest - forecast.earliest) / 2))}"
-        return f"{_('out {time}').format(time=moment(forecast.exhausted_at, now))}{spread} !", "warn"
+        at = moment(forecast.exhausted_at, now)
+        out = _("out {time}").format(time=at)
+        shorter = (f"{out} !", f"{at} !")
+        if forecast.earliest is None or forecast.latest is None or forecast.exhausted_at - now >= 86_400:
+            return _fitting(width, *shorter), "warn"
+        spread = _short(max(60.0, (forecast.latest - forecast.earliest) / 2))
+        return _fitting(width, f"{out} {signs.plusminus}{spread} !", *shorter), "warn"
     if limit_trouble(limit) == 1:
         return f"{_('low')} !", "warn"
     if limit.drift:
-        return f"{_('drift')} {'+' if limit.drift > 0 else '-'}{amount(abs(limit.drift), limit.unit)}", "warn"
+        sign, style = ("+", "warn") if limit.drift > 0 else ("-", "dim")
+        return f"{_('drift')} {sign}{amount(abs(limit.drift), limit.unit)}", style
     return ("-" if limit.source == RECORDED else _("ok")), "dim"
+
+
+def _fitting(width: int, *texts: str) -> str:
+    """The first that fits, else the last."""
+    return next((text for text in texts if cell_len(text) <= width), texts[-1])
 
 
 def _short(seconds: float) -> str:
@@ -238,6 +255,7 @@ def _forecast_value(row: Row) -> float | None:
 
 
 WIDE = 104
+BURN_WIDE = 88
 COLUMNS: list[Column[Row]] = [
     Column("provider", "PROVIDER", _name, 13, share=1, value=lambda row: row.provider.name),
     Column("state", "STATE", _state, 10, value=lambda row: row.provider.state),
@@ -253,7 +271,7 @@ COLUMNS: list[Column[Row]] = [
         value=lambda row: row.limit and row.limit.used,
     ),
     Column("used", "OF LIMIT", _used, 11, align="right", value=lambda row: row.limit and row.limit.limit),
-    Column("left", "LEFT", _burn, 12, least=WIDE, value=lambda row: row.limit and row.limit.remaining),
+    Column("left", "LEFT", _burn, 12, least=BURN_WIDE, value=lambda row: row.limit and row.limit.remaining),
     Column("forecast", "FORECAST", _forecast, 15, share=1, least=78, value=_forecast_value),
 ]
 

@@ -13,7 +13,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from hybridd.contracts.views import ModelView, ProviderView
+from hybridd.i18n import _, ngettext
 from tui.house import House
+from tui.screens.overview_rows import STATE_WORDS
 from tui.text import Glyphs
 from tui.widgets.columns import Cell, Column
 from tui.widgets.lines import Lines
@@ -37,26 +39,29 @@ def choices(house: House) -> list[Choice]:
         for model in provider.models:
             for task in model.tasks:
                 tasks[task] = tasks.get(task, 0) + 1
-            models.append(_of_model(provider, model))
+            models.append(_of_model(house, provider, model))
     for request in house.requests:
         if request.task:
             tasks.setdefault(request.task, 0)
-    made = [Choice("auto", "the question is sorted into a task, the task chooses")]
-    made += [
-        Choice(f"task:{task}", f"{count} model{'s' if count != 1 else ''} can" if count else "a task")
-        for task, count in sorted(tasks.items())
-    ]
+    made = [Choice("auto", _("hybridd sorts it into a task"))]
+    for task, count in sorted(tasks.items()):
+        can = ngettext("{count} model can", "{count} models can", count).format(count=count)
+        made.append(Choice(f"task:{task}", can if count else _("a task")))
     return [*made, *sorted(models, key=lambda one: (not one.usable, one.name))]
 
 
-def _of_model(provider: ProviderView, model: ModelView) -> Choice:
+def _of_model(house: House, provider: ProviderView, model: ModelView) -> Choice:
     state, reason = (provider.state, provider.reason) if model.state == "ready" else (model.state, model.reason)
+    file = (house.library or {}).get(model.id) if provider.name == "local" else None
+    if file is not None and file.state == "failed":
+        state, reason = "failed", file.reason.removeprefix(f"{file.path}: ")
     usable = state in {"ready", "idle", "starting"}
-    told = [] if usable else [f"{state.replace('_', ' ')}: {reason}" if reason else state.replace("_", " ")]
+    word = _(STATE_WORDS.get(state, state.replace("_", " ")))
+    told = [] if usable else [f"{word}: {reason}" if reason else word]
     if model.context:
-        told.append(f"context {model.context:,}")
+        told.append(_("context {tokens}").format(tokens=f"{model.context:,}"))
     if model.shutdown_date:
-        told.append(f"ends {model.shutdown_date}")
+        told.append(_("ends {date}").format(date=model.shutdown_date))
     return Choice(f"{provider.name}:{model.id}", ", ".join(told), usable)
 
 
@@ -69,7 +74,7 @@ def _about(one: Choice, width: int, signs: Glyphs) -> Cell:
 
 
 COLUMNS: list[Column[Choice]] = [
-    Column("name", "MODEL", _name, 30, share=2, value=lambda one: one.name),
+    Column("name", "MODEL", _name, 36, value=lambda one: one.name),
     Column("about", "ABOUT", _about, 20, share=1, value=lambda one: one.about),
 ]
 
@@ -95,11 +100,16 @@ class PickModel(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         self.rows = Rows(COLUMNS, key=lambda one: one.name, record=lambda one: one.name, head=False, id="choices")
-        self.line = Input(placeholder="narrow the list, or type a name", select_on_focus=False)
+        self.line = Input(placeholder=_("narrow the list, or type a name"), select_on_focus=False)
         self.line.cursor_blink = False
         with Vertical():
             title = Lines()
-            title.lines = [[(self.title_text, "bold")]]
+            title.lines = [
+                [
+                    (self.title_text, "bold"),
+                    (f"   {_('Enter takes it, Esc keeps {model}').format(model=self.current)}", "dim"),
+                ]
+            ]
             yield title
             yield self.line
             yield self.rows

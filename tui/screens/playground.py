@@ -10,26 +10,28 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
-from textual import events, on
+from textual import events, message, on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.message import Message
 from textual.widget import Widget
 
 from hybridd.client import wire
+from hybridd.client.types import Message
+from hybridd.i18n import _
 from tui import topics
 from tui.chat import Answer
 from tui.house import House
 from tui.screens.base import HouseScreen
 from tui.screens.pick_model import PickModel
 from tui.session import Turn
+from tui.text import percent
 from tui.widgets.footer import Key
 from tui.widgets.lines import Lines
 from tui.widgets.pane import Pane
 from tui.widgets.prompt import Prompt
 
 
-class Grown(Message):
+class Grown(message.Message):
     """An answer has more text, or has ended."""
 
     def __init__(self, answer: Answer) -> None:
@@ -42,7 +44,7 @@ class Playground(HouseScreen):
 
     NAME = "playground"
     TITLE: ClassVar[str | None] = "Playground"
-    TOPICS = frozenset({topics.CONNECTION})
+    TOPICS = frozenset({topics.CONNECTION, topics.CLOCK, topics.LOCAL})
     WRITES = frozenset({"rate"})
     AUTO_FOCUS = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -55,6 +57,7 @@ class Playground(HouseScreen):
         Binding("i", "write", "write", id="playground.write"),
         Binding("enter", "why", "why", id="playground.why"),
         Binding("y", "copy", "Copy the answer", id="playground.copy", show=False),
+        Binding("t,f6", "thoughts", "Show or hide thoughts", id="playground.thoughts", show=False),
     ]
     DEFAULT_CSS = """
     Playground #body { layout: vertical; }
@@ -65,7 +68,7 @@ class Playground(HouseScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.panes = [Pane("A", "m", "auto"), Pane("B", "M", "auto")]
+        self.panes = [Pane("A", "F2", "auto"), Pane("B", "F9", "auto")]
         self.two = False
         self.at = 0
 
@@ -75,6 +78,10 @@ class Playground(HouseScreen):
         yield Lines(id="ask")
         yield self.prompt
 
+    def on_screen_resume(self) -> None:
+        self.dashboard.ask("library")  # which of the local models could be asked
+        super().on_screen_resume()
+
     def on_unmount(self) -> None:
         for pane in self.panes:
             pane.stop()
@@ -82,13 +89,28 @@ class Playground(HouseScreen):
     # ---- drawing -------------------------------------------------------------------------------------------------
 
     def refresh_from(self, house: House, changed: frozenset[str]) -> None:
-        self.draw()
+        if topics.CONNECTION in changed or any(pane.busy for pane in self.shown):
+            self.draw()
 
     def draw(self) -> None:
         signs = self.signs
         for number, pane in enumerate(self.shown):
-            pane.draw(signs, current=number == self.at, alone=not self.two)
+            pane.draw(signs, current=number == self.at, alone=not self.two, now=self._now(), note=self._note(pane))
         self.query_one("#ask", Lines).show([[(signs.rule * self.size.width, "dim")]])
+
+    def _now(self) -> float:
+        return self.dashboard.house.now
+
+    def _note(self, pane: Pane) -> str:
+        """What the answer waits for, where that is known."""
+        if not pane.busy or pane.last is None:
+            return ""
+        kind, _colon, name = pane.last.model.partition(":")
+        resident = self.dashboard.house.local.get(name) if kind == "local" else None
+        if resident is None or resident.state != "loading":
+            return ""
+        done = f" {percent(resident.fraction)}" if resident.fraction is not None else ""
+        return _("it is being loaded") + done
 
     @property
     def shown(self) -> list[Pane]:
@@ -108,7 +130,7 @@ class Playground(HouseScreen):
         self.draw_footer()
 
     def keys(self) -> list[Key]:
-        return [("Esc", "stop", "screen.back")] if any(pane.busy for pane in self.shown) else []
+        return [("Esc", _("stop"), "screen.back")] if any(pane.busy for pane in self.shown) else []
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
@@ -120,15 +142,18 @@ class Playground(HouseScreen):
 
     def send(self, text: str) -> bool:
         """Asks every pane that is shown; False: it could not be asked now."""
-        return self._ask([(pane, Turn(text, pane.model, pane.messages(text))) for pane in self.shown])
+        return self._ask([(pane, self._turn(text, pane.model, pane.messages(text))) for pane in self.shown])
+
+    def _turn(self, prompt: str, model: str, messages: list[Message]) -> Turn:
+        return Turn(prompt, model, messages, began=self._now())
 
     def _ask(self, asked: list[tuple[Pane, Turn]]) -> bool:
         app = self.dashboard
         if app.locked:
-            self.notify("Nothing can be asked here: read-only.", severity="warning")
+            self.notify(_("Nothing can be asked here: read-only."), severity="warning")
             return False
-        if any(pane.busy for pane, _ in asked):
-            self.notify("An answer is still coming; Esc stops it.", severity="warning", timeout=4)
+        if any(pane.busy for pane, _turn in asked):
+            self.notify(_("An answer is still coming; Esc stops it."), severity="warning", timeout=4)
             return False
         for pane, turn in asked:
             app.session.turns.append(turn)
@@ -148,13 +173,14 @@ class Playground(HouseScreen):
             self.draw_footer()
 
     def arrive(self, target: str) -> None:
-        """``repeat:`` with a request's id asks the same again; anything else is a model."""
-        kind, _, name = target.partition(":")
+        """``repeat:`` with a request's id (and a model: another one) asks the same again; anything else is a model."""
+        kind, _colon, rest = target.partition(":")
+        name, _space, model = rest.partition(" ")
         turn = self.dashboard.session.find(name) if kind == "repeat" else None
         if turn is None:
             self.choose(0, target)
             return
-        self._ask([(self.panes[0], Turn(turn.prompt, turn.model, turn.messages))])
+        self._ask([(self.panes[0], self._turn(turn.prompt, model or turn.model, turn.messages))])
 
     # ---- actions -------------------------------------------------------------------------------------------------
 
@@ -184,7 +210,9 @@ class Playground(HouseScreen):
         if number and not self.two:
             self.action_compare()
         pane = self.panes[number]
-        title = "Who is to answer?" if not self.two else f"Who is to answer in {pane.title_text}?"
+        title = _("Who is to answer?")
+        if self.two:
+            title = _("Who is to answer in {pane}?").format(pane=pane.title_text)
         self.app.push_screen(PickModel(self.house, title, pane.model), partial(self._picked, number))
 
     def _picked(self, number: int, model: str | None) -> None:
@@ -208,11 +236,16 @@ class Playground(HouseScreen):
         turn = self.current.last
         if turn is not None:
             call = wire.feedback(turn.request_id, float(score), None, None)
-            done = f"Rated {'good' if score > 0 else 'bad'}: {turn.answered}"
+            done = (_("Rated good: {model}") if score > 0 else _("Rated bad: {model}")).format(model=turn.answered)
             self.dashboard.act(call, done, partial(self._rated, turn, float(score)))
 
     def _rated(self, turn: Turn, score: float, _stored: object) -> None:
         turn.score = score
+        self.draw()
+
+    def action_thoughts(self) -> None:
+        for pane in self.panes:
+            pane.transcript.hidden = not pane.transcript.hidden
         self.draw()
 
     def action_new(self) -> None:
@@ -231,4 +264,4 @@ class Playground(HouseScreen):
         turn = self.current.last
         if turn is not None:
             self.app.copy_to_clipboard(turn.text)
-            self.notify("Copied the answer.", timeout=2)
+            self.notify(_("Copied the answer."), timeout=2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hybridd.i18n import _
 from tui.listing import ORDERS
+from tui.listing import outcome as ended
 from tui.shapes import Request
 from tui.text import Glyphs, clock, count, milliseconds, money
 from tui.widgets.columns import Cell, Column
@@ -12,25 +14,23 @@ DOWNWARDS = frozenset(
 )
 
 
+_STYLES = {"failed": "bad", "cached": "good", "fell back": "warn", "ok": "dim"}
+
+
 def answered_by(request: Request) -> str:
-    return f"{request.provider}:{request.model}" if request.provider else "nobody"
+    return f"{request.provider}:{request.model}" if request.provider else _("nobody")
 
 
 def outcome(request: Request) -> tuple[str, str]:
     """In a word, with its style."""
-    if request.status >= 400:
-        return f"failed {request.status}", "bad"
-    if request.cache == "hit":
-        return "cached", "good"
-    if request.attempts > 1 or request.fell_back:
-        return "fell back", "warn"
-    return "ok", "dim"
+    word = ended(request)
+    return f"{_(word)} {request.status}" if word == "failed" else _(word), _STYLES[word]
 
 
 def _model(one: Request, width: int, signs: Glyphs) -> Cell:
     if one.provider:
         return answered_by(one)
-    return [("nobody ", "dim"), (f"({one.requested})", "dim")]
+    return [(f"{_('nobody')} ", "dim"), (f"({one.requested})", "dim")]
 
 
 def _client(one: Request, width: int, signs: Glyphs) -> Cell:
@@ -39,7 +39,7 @@ def _client(one: Request, width: int, signs: Glyphs) -> Cell:
 
 COLUMNS: list[Column[Request]] = [
     Column("at", "TIME", lambda one, width, signs: (clock(one.at), "dim"), 8, value=lambda one: one.at),
-    Column("task", "TASK", lambda one, width, signs: one.task or "-", 14, share=1, least=70),
+    Column("task", "TASK", lambda one, width, signs: one.task or "-", 11, share=1, least=70),
     Column("model", "ANSWERED BY", _model, 18, share=2, value=answered_by),
     Column("status", "OUTCOME", lambda one, width, signs: outcome(one), 10, value=lambda one: one.status),
     Column("error_code", "ERROR", lambda one, width, signs: (one.error_code or "", "bad"), 12, share=1, least=110,

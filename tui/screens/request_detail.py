@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 from textual import on, work
@@ -17,6 +17,7 @@ from hybridd.client import wire
 from hybridd.client.wire import Call
 from hybridd.contracts.views import ModelChoice, RequestView
 from hybridd.errors import HybriddError, NotFound
+from hybridd.i18n import N_, _
 from tui import topics
 from tui.house import House
 from tui.screens.base import HouseScreen
@@ -54,12 +55,13 @@ class RequestDetail(HouseScreen):
     """``known``: what the table already shows of it. ``beside``: the ids of the table, to step through."""
 
     NAME = "requests"
-    TITLE: ClassVar[str | None] = "Request"
+    TITLE: ClassVar[str | None] = N_("Request")
     TOPICS = frozenset({topics.CONNECTION})
-    WRITES = frozenset({"repeat"})
+    WRITES = frozenset({"repeat", "reroute"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "route", "who now", id="request.route"),
         Binding("R", "repeat", "repeat", id="request.repeat"),
+        Binding("m", "reroute", "ask another", id="request.reroute"),
         Binding("n,right", "step(1)", "next", id="request.next"),
         Binding("N,left", "step(-1)", "previous", id="request.previous"),
         Binding("y", "copy('id')", "Copy its id", id="request.copy", show=False),
@@ -94,11 +96,12 @@ class RequestDetail(HouseScreen):
         width = max(20, self.block.size.width or self.size.width)
         lines: list[Line] = []
         if self.view is not None:
-            lines = detail_lines(self.view, width, self.signs, self.house.now)
+            turn = self.dashboard.session.find(self.request_id)
+            lines = detail_lines(self.view, width, self.signs, self.house.now, turn)
         if self.error:
             lines += [[("", "")], [(f" {self.signs.of(self.error)}", "bad")]]
         elif self.view is None:
-            lines = [[("", "")], [(f" Looking for {self.request_id}", "dim")]]
+            lines = [[("", "")], [(" " + _("Looking for {request}").format(request=self.request_id), "dim")]]
         if self.routed is not None:
             lines += now_lines(self.routed.choice, self.routed.error, width, self.signs, self.routed_at)
         self.block.show(lines)
@@ -150,10 +153,8 @@ class RequestDetail(HouseScreen):
     # ---- actions -------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "repeat":
-            return super().check_action(action, parameters) and self.dashboard.session.find(self.request_id) is not None
-        if action == "route":
-            return self.view is not None
+        if action in {"route", "repeat", "reroute"}:
+            return self.view is not None and super().check_action(action, parameters)
         if action == "step":
             return len(self.beside) > 1
         return super().check_action(action, parameters)
@@ -164,7 +165,29 @@ class RequestDetail(HouseScreen):
             self._route(self.request_id, route_call(self.view))
 
     def action_repeat(self) -> None:
-        self.dashboard.go("playground", f"repeat:{self.request_id}")
+        """The same question again, to whom it was put then; where its text is not kept, it is to be typed."""
+        if self.view is not None:
+            self._ask_again(self.view.requested or "auto")
+
+    def action_reroute(self) -> None:
+        """The same question to a task or a model of the user's choice."""
+        from tui.screens.pick_model import PickModel
+
+        if self.view is not None:
+            title = _("Who is to answer it now?")
+            current = f"{self.view.provider}:{self.view.model}" if self.view.provider else self.view.requested
+            self.app.push_screen(PickModel(self.house, title, current), self._rerouted)
+
+    def _rerouted(self, model: str | None) -> None:
+        if model is not None:
+            self._ask_again(model)
+
+    def _ask_again(self, model: str) -> None:
+        if self.dashboard.session.find(self.request_id) is not None:
+            self.dashboard.go("playground", f"repeat:{self.request_id} {model}")
+        else:
+            self.dashboard.go("playground", model)
+            self.notify(_("Its text is not kept: type it again. It goes to {model}.").format(model=model), timeout=6)
 
     def action_step(self, by: int) -> None:
         at = self.beside.index(self.request_id) + by if self.request_id in self.beside else 0
@@ -178,7 +201,7 @@ class RequestDetail(HouseScreen):
 
         text = self.request_id if what == "id" else as_json(self.view)
         self.app.copy_to_clipboard(text)
-        self.notify("Copied its id." if what == "id" else "Copied it as JSON.", timeout=2)
+        self.notify(_("Copied its id.") if what == "id" else _("Copied it as JSON."), timeout=2)
 
 
 def route_call(view: RequestView) -> Call:
@@ -188,5 +211,4 @@ def route_call(view: RequestView) -> Call:
 
 
 def _view(known: Request) -> RequestView:
-    fields: dict[str, Any] = {name: getattr(known, name) for name in known.__struct_fields__ if name != "fell_back"}
-    return RequestView(**fields)
+    return RequestView(**{name: getattr(known, name) for name in known.__struct_fields__})

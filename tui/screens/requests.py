@@ -6,7 +6,6 @@ fetched as the end of what is held comes into view.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -18,25 +17,27 @@ from textual.widget import Widget
 
 from hybridd.client import wire
 from hybridd.errors import HybriddError
+from hybridd.i18n import N_, _
 from tui import topics
 from tui.house import House
-from tui.listing import MOST, Listing, Page, query_of
+from tui.listing import Listing, Page, query_of
 from tui.screens.base import HouseScreen
 from tui.screens.request_columns import COLUMNS, DOWNWARDS
 from tui.screens.request_detail import RequestDetail
+from tui.screens.request_says import extent, mood
 from tui.shapes import Request
-from tui.text import Line, clock, fit_line, plain
+from tui.text import Line, fit_line, plain
 from tui.widgets.filter import Filter
 from tui.widgets.footer import Key
 from tui.widgets.lines import Lines
 from tui.widgets.paged import PagedRows
 from tui.widgets.table import Rows
 
-DEBOUNCE_SECONDS = 0.15
 PAGES_AT_ONCE = 5
 """So many pages are fetched without the user moving: a rare word would otherwise have everything read."""
 GAP_PAGE = 1000
-_EMPTY = 'Nothing was asked yet. Try: hybridd call --prompt "Hello", or 7 for the playground.'
+_EMPTY = N_('Nothing was asked yet. Try: hybridd call --prompt "Hello", or 7 for the playground.')
+_ROOMY = 100
 
 
 class Paged(Message):
@@ -66,7 +67,7 @@ class Requests(HouseScreen):
     TOPICS = frozenset({topics.REQUESTS, topics.CONNECTION})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p,space", "pause", "pause", id="requests.pause"),
-        Binding("f", "follow", "follow", id="requests.follow"),
+        Binding("f", "follow", "follow", id="requests.follow", show=False),
     ]
     DEFAULT_CSS = """
     Requests #body { layout: vertical; }
@@ -104,48 +105,25 @@ class Requests(HouseScreen):
 
     def fill(self) -> None:
         """Shows what the listing holds now."""
-        self.rows.empty = self.empty_text(_EMPTY)
-        self.rows.waiting = self._asking
-        self.rows.fill(self.listing.rows())
+        rows = self.rows
+        rows.empty = self.empty_text(_(_EMPTY))
+        rows.waiting = self._asking
+        rows.fill(self.listing.rows())
         self.look_further()
+        if self._asking and not rows.waiting:
+            rows.waiting = True
+            if not rows.shown:
+                rows.redraw()  # in the same frame: nobody sees "nothing matches" before it is known
 
     def draw_says(self) -> None:
         width = self.size.width
-        left = self._mood()
-        right = self._extent()
+        new = len(self.house.request_ids - self.frozen) if self.frozen is not None else None
+        left = mood(self.house, self.rows, new, self.signs)
+        right: Line = extent(self.listing, self.rows, self.house.now, asking=self._asking)
+        if self._error:
+            right = [(self._error, "bad")]
         taken = len(plain(right)) + 1
         self.says.show([[*fit_line(left, max(0, width - taken), ellipsis=self.signs.ellipsis), *right, (" ", "")]])
-
-    def _mood(self) -> Line:
-        rows = self.rows
-        if self.frozen is not None:
-            new = len(self.house.request_ids - self.frozen)
-            mood: Line = [(" PAUSED", "warn"), (f": {new} new, p goes on", "dim")]
-        elif self.house.as_of is not None and not rows.sort_key:
-            mood = [(f" up to {clock(self.house.as_of)}", "warn"), (", newest first", "dim")]
-        elif rows.pinned and not rows.sort_key:
-            mood = [(" following", "good"), (", newest first", "dim")]
-        elif rows.sort_key:
-            title = next(one.title for one in rows.columns if one.key == rows.sort_key).lower()
-            mood = [(f" by {title}", "accent"), (f", {'largest' if rows.backwards else 'smallest'} first", "dim")]
-        else:
-            mood = [(" newest first", "dim"), (f" {self.signs.between} f follows again", "dim")]
-        if rows.filter_text:
-            mood += [("   filter ", "dim"), (self.signs.of(rows.filter_text), "accent")]
-        return mood
-
-    def _extent(self) -> Line:
-        listing = self.listing
-        shown = f"{len(self.rows.shown):,}"
-        if self._error:
-            return [(self._error, "bad")]
-        if self._asking:
-            return [(f"{shown} so far", "dim")]
-        if listing.full:
-            return [(f"the first {MOST:,}; filter to see others", "warn")]
-        if listing.more and listing.asked and listing.reached is not None and self.rows.near_end:
-            return [(f"{shown}, searched back to {clock(listing.reached)}; End goes on", "dim")]
-        return [(f"{shown} and older ones" if listing.more else f"all {shown}", "dim")]
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
@@ -154,8 +132,7 @@ class Requests(HouseScreen):
         event.stop()
         rows = self.rows
         self.listing.ask(query_of(rows.filter_text, rows.sort_key, backwards=rows.backwards))
-        self._asked_alone, self._error, self._asking = 0, "", False
-        self.workers.cancel_group(self, "page")
+        self._asked_alone, self._error = 0, ""
         self.fill()
         self.draw_says()
 
@@ -178,11 +155,14 @@ class Requests(HouseScreen):
         if listing.next_call(house.as_of) is not None:
             self._asking = True
             self._asked_alone += 1
-            self._ask_page(DEBOUNCE_SECONDS if not listing.asked else 0.0)
+            self._ask_page()
 
-    @work(group="page", exclusive=True)
-    async def _ask_page(self, wait: float) -> None:
-        await asyncio.sleep(wait)  # somebody who is typing asks once
+    @work(group="page")
+    async def _ask_page(self) -> None:
+        """At once, and one at a time: who types on asks for the newest text when this answer is there.
+
+        A pause in typing would have to be waited for by everybody, and a search is over sooner than such a pause.
+        """
         generation = self.listing.generation
         call = self.listing.next_call(self.house.as_of)
         if call is None:
@@ -196,13 +176,12 @@ class Requests(HouseScreen):
 
     @on(Paged)
     def _take_page(self, message: Paged) -> None:
-        if message.generation != self.listing.generation:
-            return
         self._asking = False
-        if message.page is None:
-            self._error = message.error
-        else:
-            self.listing.take(message.page)
+        if message.generation == self.listing.generation:
+            if message.page is None:
+                self._error = message.error
+            else:
+                self.listing.take(message.page)
         self.fill()
         self.draw_says()
 
@@ -222,7 +201,7 @@ class Requests(HouseScreen):
         """Back from now until something known comes."""
         found: list[Request] = []
         cursor: str | None = None
-        for _ in range(PAGES_AT_ONCE):
+        for _page_number in range(PAGES_AT_ONCE):
             try:
                 body = await self.dashboard.query_daemon(wire.get("/v1/requests", limit=GAP_PAGE, cursor=cursor))
             except HybriddError:
@@ -259,7 +238,9 @@ class Requests(HouseScreen):
         self.refresh_from(self.house, self.TOPICS)
 
     def keys(self) -> list[Key]:
-        return [("Enter", "why", "focused.open"), ("s", "sort", "focused.sort(1)")]
+        if self.size.width < _ROOMY:
+            return []
+        return [("Enter", _("why"), "focused.open"), ("s", _("sort"), "focused.sort(1)")]
 
     @on(Rows.Opened, "#requests")
     def _open(self, event: Rows.Opened) -> None:

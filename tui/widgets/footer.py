@@ -4,53 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from textual import events
 
-from tui.text import Glyphs, Line, fit_line
+from tui.text import Glyphs, Line, Piece, fit_line
 from tui.widgets.lines import Lines
 
 Key = tuple[str, str, str]
 """What to press, what it does, the action to run."""
 
+Word = tuple[Piece, str]
+"""A piece of the line and what a click on it runs; "": nothing."""
 
-def footer_line(screens: Sequence[Key], keys: Sequence[Key], current: str, width: int, signs: Glyphs) -> Line:
-    """The screens left, as many keys as fit right."""
-    short = width < 76
-    left: Line = [(" ", "")]
+LEAST_LETTERS = 4
+GAP = 2
+
+
+def footer_words(screens: Sequence[Key], keys: Sequence[Key], current: str, width: int) -> list[Word]:
+    """The screens left, the keys right. Titles of other screens lose letters before a key is left out; the last key
+    (help) is the last to go."""
+    longest = max((len(title) for _key, title, _name in screens), default=0)
+    wanted = sum(map(_size, keys))
+    letters = max(longest, LEAST_LETTERS)
+    left = _screens(screens, current, letters)
+    while letters > LEAST_LETTERS and _width(left) + wanted - 1 > width:
+        letters -= 1
+        left = _screens(screens, current, letters)
+    while keys and letters > 1 and _width(left) + _size(keys[-1]) - GAP > width:
+        letters -= 1
+        left = _screens(screens, current, letters)
+    # The titles end with half a gap, which must do where room is short.
+    room = width - _width(left) + (1 if letters > LEAST_LETTERS else GAP)
+    chosen: list[Key] = [*keys[-1:]] if keys and _size(keys[-1]) <= room else []
+    for key in keys[:-1]:
+        if sum(map(_size, chosen)) + _size(key) <= room:
+            chosen.insert(max(0, len(chosen) - 1), key)
+    right = [word for number, key in enumerate(chosen) for word in _words(key, gap=number > 0)]
+    space = width - _width(left) - _width(right)
+    return [*left, ((" " * max(0, space), ""), ""), *right]
+
+
+def _screens(screens: Sequence[Key], current: str, letters: int) -> list[Word]:
+    made: list[Word] = [((" ", ""), "")]
     for key, title, name in screens:
         here = name == current
-        left.append((key, "accent"))
-        left.append((f" {title[:4] if short and not here else title} ", "bold" if here else "dim"))
-    used = sum(len(text) for text, _ in left)
-    right: Line = []
-    taken = 0
-    for key, title, _action in keys:
-        size = len(key) + len(title) + 1 + (2 if right else 0)
-        if used + taken + size > width:
-            continue
-        right += [("  " if right else "", ""), (key, "accent"), (f" {title}", "dim")]
-        taken += size
-    return [*fit_line(left, max(0, width - taken), ellipsis=signs.ellipsis), *right]
+        action = f"app.screen('{name}')"
+        shown = title if here else title[:letters]
+        made += [((key, "accent"), action), ((f" {shown} ", "bold" if here else "dim"), action)]
+    return made
+
+
+def _words(key: Key, *, gap: bool) -> list[Word]:
+    pressed, title, action = key
+    between: list[Word] = [((" " * GAP, ""), "")] if gap else []
+    return [*between, ((pressed, "accent"), action), ((f" {title}", "dim"), action)]
+
+
+def _size(key: Key) -> int:
+    """With the gap before it."""
+    return GAP + cell_len(key[0]) + 1 + cell_len(key[1])
+
+
+def _width(words: Sequence[Word]) -> int:
+    return sum(cell_len(text) for (text, _style), _action in words)
+
+
+def footer_line(screens: Sequence[Key], keys: Sequence[Key], current: str, width: int, signs: Glyphs) -> Line:
+    words = footer_words(screens, keys, current, width)
+    return fit_line([(signs.of(text), style) for (text, style), _action in words], width, ellipsis=signs.ellipsis)
 
 
 class Footer(Lines):
     """Click a word to do it."""
 
     DEFAULT_CSS = "Footer { height: 1; background: $panel; }"
+    _words: Sequence[Word] = ()
 
     def draw(self, screens: Sequence[Key], keys: Sequence[Key], current: str) -> None:
-        self._actions = {title: action for _, title, action in keys} | {
-            title: f"app.screen('{name}')" for _, title, name in screens
-        }
-        self.show([footer_line(screens, keys, current, self.size.width or self.app.size.width, self.signs)])
+        width = self.size.width or self.app.size.width
+        self._words = footer_words(screens, keys, current, width)
+        self.show([footer_line(screens, keys, current, width, self.signs)])
 
     async def on_click(self, event: events.Click) -> None:
         at = 0
-        for text, _ in self.text_line(0):
-            at += len(text)
-            if event.x < at or (event.x == at and text.strip()):
-                word = text.strip()
-                action = next((run for title, run in self._actions.items() if word and title.startswith(word)), None)
-                if action is not None:
+        for (text, _style), action in self._words:
+            at += cell_len(text)
+            if event.x < at:
+                if action:
                     await self.screen.run_action(action)
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from rich.cells import cell_len
 from textual import events
 
 from hybridd.i18n import N_, _, ngettext
@@ -38,9 +39,13 @@ def header_line(house: House, title: str, width: int, signs: Glyphs, *, read_onl
         (fit(alerts, 10, "right"), "warn" if count else "dim"),
         (f"     {_(DAYS[moment.weekday()])} {moment:%H:%M:%S} ", "dim"),
     ]
-    taken = sum(len(text) for text, _style in right)
+    taken = sum(cell_len(text) for text, _style in right)
     middle = [*left, (f"   {title}", "dim")] if width >= 70 else left
     return [*fit_line(middle, max(0, width - taken), ellipsis=signs.ellipsis), *right]
+
+
+RIGHT = 32
+"""Columns at the right end that lead to the alerts."""
 
 
 class Header(Lines):
@@ -52,5 +57,5 @@ class Header(Lines):
         self.show([header_line(house, title, self.size.width or self.app.size.width, self.signs, read_only=read_only)])
 
     async def on_click(self, event: events.Click) -> None:
-        if event.x > self.size.width - 32:
+        if event.x >= self.size.width - RIGHT:
             await self.run_action("app.screen('alerts')")

@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
 
-from tui.text import ASCII, RICH, STYLES, Glyphs, Line, plain
+from tui.text import ASCII, RICH, STYLES, Glyphs, Line, plain, plain_letters
 
 
 class Painter(Widget):
@@ -40,16 +40,23 @@ class Painter(Widget):
             if self.get_component_styles("lines--cursor").text_style.reverse:
                 base += Style(reverse=True)  # which get_visual_style leaves out
         plain_style = self._rich(base, "")
+        if self.signs is ASCII:
+            line = [(plain_letters(text), style) for text, style in line]
         segments = [Segment(text, self._rich(base, style) if style else plain_style) for text, style in line if text]
         strip = Strip(segments).adjust_cell_length(width, plain_style)
         selection = self.text_selection
         span = selection.get_span(y) if selection is not None else None
         if span is not None:
             start, end = span[0], span[1] if span[1] != -1 else width
-            chosen = self.screen.get_component_rich_style("screen--selection")
+            chosen = self._selection_style()
             before, inside, after = strip.crop(0, start), strip.crop(start, end), strip.crop(end, width)
             strip = Strip.join([before, Strip(Segment.apply_style(inside, post_style=chosen)), after])
         return strip.apply_offsets(0, y)
+
+    def _selection_style(self) -> RichStyle:
+        """Of most themes only the background: their foreground is see-through, which on a terminal means invisible."""
+        style = self.screen.get_component_rich_style("screen--selection")
+        return RichStyle(bgcolor=style.bgcolor) if style.color == style.bgcolor else style
 
     def _rich(self, base: Style, name: str) -> RichStyle:
         """The style as the terminal gets it, with what is translucent laid over the background."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from textual.message import Message
 
+from hybridd.i18n import _
 from tui.text import Line
 from tui.widgets.columns import Column, T, layout
 from tui.widgets.table import Rows
@@ -68,7 +69,7 @@ class PagedRows(Rows[T]):
     def _seen(self) -> list[Line]:
         lines = super()._seen()
         if lines and not self.shown and self.waiting:
-            lines[-1] = [(self.signs.of("Looking further back…"), "dim")]
+            lines[-1] = [(self.signs.of(_("Looking further back…")), "dim")]
         return lines
 
     def move_to(self, row: int) -> None:
@@ -95,7 +96,7 @@ class PagedRows(Rows[T]):
     @property
     def sortable(self) -> list[str]:
         shown = layout(self.columns, self.scrollable_content_region.width)
-        return ["", *(column.key for column, _ in shown if column.sort is not None)]
+        return ["", *(column.key for column, _width in shown if column.sort is not None)]
 
     def action_sort(self, forward: int) -> None:
         keys = self.sortable

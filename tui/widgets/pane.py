@@ -9,17 +9,22 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from hybridd.client.types import Message
+from hybridd.i18n import _
 from tui.chat import Answer
 from tui.session import Turn
-from tui.text import Glyphs, Line, fit_line
+from tui.text import Glyphs, Line, fit_line, wrap
 from tui.widgets.lines import Lines
 from tui.widgets.transcript import Transcript
 
-_EMPTY = (
-    "Write below and press Enter. The answer streams here, with who gave it, its tokens, speed and cost.",
-    "",
-    "Nothing of it is kept after you leave; hybridd records that something was asked, never what.",
-)
+
+def empty_lines(width: int, signs: Glyphs) -> list[Line]:
+    """Before the first question."""
+    told = (
+        _("Write below and press Enter. The answer streams here, with who gave it, its tokens, speed and cost."),
+        "",
+        _("Nothing of it is kept after you leave; hybridd records that something was asked, never what."),
+    )
+    return [[(line, "dim")] for text in told for line in wrap(signs.of(text), width)]
 
 
 class Pane(Vertical):
@@ -39,7 +44,7 @@ class Pane(Vertical):
         self.turns: list[Turn] = []
         self.answer: Answer | None = None
         self.title = Lines()
-        self.transcript = Transcript(_EMPTY)
+        self.transcript = Transcript(empty_lines)
 
     def compose(self) -> ComposeResult:
         yield self.title
@@ -49,13 +54,14 @@ class Pane(Vertical):
     def busy(self) -> bool:
         return self.answer is not None and not self.answer.ended
 
-    def draw(self, signs: Glyphs, *, current: bool, alone: bool) -> None:
+    def draw(self, signs: Glyphs, *, current: bool, alone: bool, now: float = 0.0, note: str = "") -> None:
+        """``key``'s own binding is named as it works while a question is being written, too."""
         mark = signs.mark if current and not alone else " "
         name = "" if alone else f"{self.title_text}  "
         line: Line = [(mark, "accent"), (name, "bold"), (signs.of(self.model), "accent")]
-        line.append((f"   {self.key} asks another one", "dim"))
+        line.append((f"   {_('{key} asks another one').format(key=self.key)}", "dim"))
         self.title.show([fit_line(line, max(4, self.title.size.width), ellipsis=signs.ellipsis)])
-        self.transcript.draw(self.turns, signs)
+        self.transcript.draw(self.turns, signs, now, note)
 
     # ---- the conversation ----------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tui.text import ASCII, Glyphs, Line, fit
+from hybridd.i18n import _
+from tui.text import ASCII, DAYS, Glyphs, Line, fit
 
 Point = tuple[float, float]
 """UTC seconds, value."""
@@ -170,12 +171,19 @@ def _joined(cells: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 def _times(of: Plot, width: int) -> str:
     """The first and the last time, and now between them where there is room."""
     length = of.end - of.begin
-    form = "%H:%M" if length <= 43_200 else "%a %H:%M" if length <= 6 * 86_400 else "%m-%d %H:%M"
-    first, last = (datetime.fromtimestamp(at).strftime(form) for at in (of.begin, of.end))
+    first, last = (_time(datetime.fromtimestamp(at), length) for at in (of.begin, of.end))
     line = list(fit(" " * (GUTTER - 1) + first, width - len(last)) + last)
     if of.now is not None and of.begin <= of.now <= of.end:
         at = GUTTER + int((of.now - of.begin) / (of.end - of.begin) * max(1, width - GUTTER))
-        start = min(at, width) - len("now")
-        if start >= 0 and not "".join(line[max(0, start - 1) : start + 4]).strip():
-            line[start : start + 3] = "now"
+        now = _("now")
+        start = min(at, width) - len(now)
+        if start >= 0 and not "".join(line[max(0, start - 1) : start + len(now) + 1]).strip():
+            line[start : start + len(now)] = now
     return "".join(line)
+
+
+def _time(at: datetime, length: float) -> str:
+    """As much of it as tells apart what lies within ``length`` seconds."""
+    if length <= 43_200:
+        return f"{at:%H:%M}"
+    return f"{_(DAYS[at.weekday()])} {at:%H:%M}" if length <= 6 * 86_400 else f"{at:%m-%d %H:%M}"

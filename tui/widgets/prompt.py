@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
+
+from hybridd.i18n import _
+
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+_OWN = {
+    "prompt.send": ("send", "enter"),
+    "prompt.line": ("line", "ctrl+j,shift+enter,alt+enter"),
+}
+"""Id, action and keys of what TextArea would take for text."""
 
 
 class Prompt(TextArea):
     """Enter sends, Up on the first line brings earlier questions back. It grows to five lines."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "send", id="prompt.send", priority=True),
-        Binding("ctrl+j,shift+enter,alt+enter", "line", "A new line", id="prompt.line", show=False, priority=True),
+        Binding(_OWN["prompt.send"][1], "send", "send", id="prompt.send"),
+        Binding(_OWN["prompt.line"][1], "line", "A new line", id="prompt.line", show=False),
         Binding("up", "earlier", "The question before", id="prompt.earlier", show=False),
         Binding("down", "later", "The question after", id="prompt.later", show=False),
     ]
@@ -31,7 +43,7 @@ class Prompt(TextArea):
     def __init__(self) -> None:
         super().__init__(
             soft_wrap=True, show_line_numbers=False, highlight_cursor_line=False, compact=True,
-            placeholder="Ask something; Enter sends, Esc leaves",
+            placeholder=_("Ask something; Enter sends, Esc leaves"),
         )  # fmt: skip
         self.cursor_blink = False  # a timer while idle
         self.earlier: list[str] = []
@@ -40,6 +52,17 @@ class Prompt(TextArea):
     def remember(self, prompts: list[str]) -> None:
         """What Up and Down go through, oldest first."""
         self.earlier, self._at = prompts, len(prompts)
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Its own keys in the order they were typed: a binding with priority would overtake letters that are still on
+        their way, and send half a question."""
+        for name, (action, keys) in _OWN.items():
+            used = cast("Dashboard", self.app).keymap_keys(name) or keys.split(",")
+            if set(used) & {event.key, *event.aliases}:
+                event.stop()
+                event.prevent_default()
+                await self.run_action(action)
+                return
 
     def action_send(self) -> None:
         text = self.text.strip()

@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from hybridd.i18n import _, language
+from hybridd.i18n import N_, _, language
 from tui.text import Line
 from tui.widgets.columns import Column, T, head_line, layout, matches, row_line, value_of
 from tui.widgets.lines import Painter
@@ -53,7 +53,7 @@ class RowsView(Painter, ScrollView, Generic[T], can_focus=True):
         key: Callable[[T], str],
         record: Callable[[T], Any],
         sort: str = "",
-        empty: str = "Nothing here yet.",
+        empty: str = N_("Nothing here yet."),
         head: bool = True,
         id: str | None = None,  # Textual's name
     ) -> None:
@@ -63,7 +63,7 @@ class RowsView(Painter, ScrollView, Generic[T], can_focus=True):
         self.record_of = record
         self.sort_key = sort.removeprefix("-")
         self.backwards = sort.startswith("-")
-        self.empty = empty
+        self.empty = _(empty)
         self.head = int(head)
         self.filter_text = ""
         self.items: list[T] = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from hybridd.contracts.views import AttemptView, RequestView
+from hybridd.i18n import N_, _
 from tui.text import Glyphs, Line, fit, fit_line, milliseconds
 from tui.widgets.lines import Lines
 
 _STATES = {
-    "settled": ("answered", ""),
-    "released": ("not counted", "warn"),
-    "unknown": ("outcome unknown", "warn"),
-    "dispatched": ("no end known", "warn"),
+    "settled": (N_("answered"), ""),
+    "released": (N_("not counted"), "warn"),
+    "unknown": (N_("outcome unknown"), "warn"),
+    "dispatched": (N_("no end known"), "warn"),
 }
 """The ledger's words for how a call ended."""
 _FIGURE = 8
@@ -36,18 +37,21 @@ def waterfall_lines(view: RequestView, width: int, signs: Glyphs) -> list[Line]:
     calls = view.calls or []
     whole = max([view.latency_ms, *(_offset(view, call) + call.duration_ms for call in calls)], default=0.0)
     names = min(_NAME if width < 100 else 34, max([7, *(len(call.candidate) for call in calls)]))
-    cells = width - names - _FIGURE - _SAYS - 3
+    words = _SAYS
+    cells = width - names - _FIGURE - words - 3
     if cells < 10:  # the words give way to the bars
-        cells = max(4, width - names - _FIGURE - 2)
+        words, cells = 0, max(4, width - names - _FIGURE - 2)
     lines = [_scale(whole, names, cells, signs)]
     for number, call in enumerate(calls):
         first = view.first_token_ms if number == len(calls) - 1 and view.stream else None
-        lines.append(_bar(view, call, whole, names, cells, first, signs))
-    where = "until the call that answered was sent" if view.stream else "outside the call that answered"
-    own = f"{milliseconds(view.overhead_ms)} {where}" if view.overhead_ms is not None else ""
+        lines.append(_bar(view, call, whole, (names, cells, words), first, signs))
+    where = (
+        _("{time} until the call that answered was sent") if view.stream else _("{time} outside the call that answered")
+    )
+    own = where.format(time=milliseconds(view.overhead_ms)) if view.overhead_ms is not None else ""
     if not calls:
-        why = "answered from the cache" if view.cache == "hit" else "no call was made"
-        own = f"{why}; {milliseconds(view.overhead_ms)} in hybridd" if own else why
+        why = _("answered from the cache") if view.cache == "hit" else _("no call was made")
+        own = f"{why}; {_('{time} in hybridd').format(time=milliseconds(view.overhead_ms))}" if own else why
     if own:
         lines.append([(" " * (names + 1), ""), (own, "dim")])
     return [fit_line(line, width, ellipsis=signs.ellipsis) for line in lines]
@@ -65,18 +69,21 @@ def _scale(whole: float, names: int, cells: int, signs: Glyphs) -> Line:
 
 
 def _bar(
-    view: RequestView, call: AttemptView, whole: float, names: int, cells: int, first: float | None, signs: Glyphs
+    view: RequestView, call: AttemptView, whole: float, widths: tuple[int, int, int], first: float | None, signs: Glyphs
 ) -> Line:
+    """``widths``: of the name, the bar and what is said of it."""
+    names, cells, words = widths
     start = _offset(view, call)
     at, size = span(start, call.duration_ms, whole, cells)
     waited = size
     if first is not None:
         waited = min(size, max(0, round(first / whole * cells) - at)) if whole else 0
-    says, style = _STATES.get(call.state, (call.state, "warn"))
+    word, style = _STATES.get(call.state, (call.state, "warn"))
+    says = _(word)
     if call.error_code:
         says, style = call.error_code, "bad"
     elif first is not None:
-        says = f"first token {milliseconds(first)}"
+        says = _("first token {time}").format(time=milliseconds(first))
     return [
         (fit(call.candidate, names, ellipsis=signs.ellipsis), ""),
         (" " * (at + 1), ""),
@@ -84,7 +91,7 @@ def _bar(
         (signs.used * (size - waited), style or "accent"),
         (" " * (cells - at - size + 1), ""),
         (fit(milliseconds(call.duration_ms), _FIGURE, "right"), ""),
-        (f" {fit(says, _SAYS, ellipsis=signs.ellipsis)}", style or "dim"),
+        (f" {fit(says, words, ellipsis=signs.ellipsis)}" if words else "", style or "dim"),
     ]
 
 
