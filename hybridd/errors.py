@@ -22,7 +22,7 @@
     └── ProtocolError          a plugin broke the protocol
 
 What only one part can raise stands beside it: ``QuotaRefused`` (ledger), ``SpawnFailed`` and ``CallFailed``
-(providers), ``BadGguf``, ``SourceError``, ``HubError`` and ``TooManyJobs`` (local).
+(providers), ``BadGguf``, ``SourceError``, ``HubError``, ``TooManyJobs`` and ``Refused`` (local).
 
 ``code`` is stable and meant for programs; ``exit_code`` is what the command line exits with. Exit codes live
 here and nowhere else.

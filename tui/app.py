@@ -52,7 +52,7 @@ class Dashboard(Asking):
             Binding(spec.key, f"screen('{name}')", spec.title, id=f"app.screen.{name}", show=False)
             for name, spec in SCREENS.items()
         ),
-        Binding("question_mark", "help", "help", id="app.help", key_display="?"),
+        Binding("question_mark,f1", "help", "help", id="app.help"),
         Binding("ctrl+p", "command_palette", "Every action", id="app.palette", show=False, priority=True),
         Binding("ctrl+o", "jump", "Jump to anything that is shown", id="app.jump", show=False),
         Binding("T", "next_theme", "The next theme", id="app.theme", show=False),
@@ -83,10 +83,11 @@ class Dashboard(Asking):
         self._wall = wall
         self._api = Api(self.options.socket, timeout=30.0)
         self._recorder = Recorder(self.options.record, self._say_failed) if self.options.record is not None else None
-        self._player: Player | None = None
         self.feed: Feed | None = None
+        self._player: Player | None = None
         if self.options.replay is not None:
             self._player = Player(self.options.replay, self._deliver, speed=self.options.speed)
+            self.house.now = self._player.at  # its own time, not the day it is looked at
         else:
             self.feed = Feed(self.options.socket, self._deliver, record=self._recorder, wall=wall)
         self._ticker: Timer | None = None
@@ -103,9 +104,8 @@ class Dashboard(Asking):
         if self.options.section.keymap:  # knowing every binding means importing every screen
             used, wrong = keymap.check(self.options.section.keymap, binding_places())
             self.set_keymap(used)
-        wrong = [sentence for sentence in [self.options.note, *wrong] if sentence]
-        if wrong:
-            self.notify("\n".join(wrong), severity="warning", timeout=15)
+        if said := [sentence for sentence in [self.options.note, *wrong] if sentence]:
+            self.notify("\n".join(said), severity="warning", timeout=15)
         if self.feed is not None:
             self.feed.start()
         else:

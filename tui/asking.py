@@ -50,6 +50,19 @@ class Asking(App[None]):
         return self.read_only or self.feed is None or self.past is not None
 
     @property
+    def locked_by(self) -> str:
+        """Why nothing may be changed; "": it may."""
+        if self.past is not None:
+            return _("this is the past; G returns to now")
+        if self.feed is None:
+            return _("this is a recording")
+        return _("read-only") if self.read_only else ""
+
+    def say_locked(self) -> None:
+        said = _("Nothing can be changed here: {why}.").format(why=self.locked_by)
+        self.notify(said, severity="warning", timeout=4)
+
+    @property
     def shown(self) -> House:
         """What the screens draw: the house, or the one of the moment gone to."""
         return self.house if self.past is None else self.past
@@ -112,8 +125,7 @@ class Asking(App[None]):
     async def act(self, call: Call, done: str, then: Callable[[Any], None] | None = None) -> None:
         """Have the daemon do something; says ``done``, or why not. Refused in read-only mode."""
         if self.locked:
-            why = _("read-only") if self.past is None else _("this is the past; G returns to now")
-            self.notify(_("Nothing can be changed here: {why}.").format(why=why), severity="warning")
+            self.say_locked()
             return
         try:
             body = await self.query_daemon(call)

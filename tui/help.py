@@ -41,7 +41,7 @@ def _line(entry: Entry, keys: int, does: int, *, ids: bool) -> Line:
 
 class HelpScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,q", "dismiss", "Close the help", id="help.close"),
+        Binding("escape,question_mark,q,f1", "dismiss", "Close the help", id="help.close"),
     ]
     DEFAULT_CSS = """
     HelpScreen { align: center middle; background: $background 60%; }

@@ -99,7 +99,7 @@ async def plan(call: Call) -> Plan | RepositoryPlan:
 async def _elsewhere(call: Call, asked: PlanBody) -> RepositoryPlan:
     """In a child: headers come over the network, and the Hub's library is none of the daemon's."""
     repository = str(asked.repository)
-    elsewhere(repository)
+    elsewhere(repository)  # as for a pull: a name that is none starts no child
     check(Request(context=asked.context, parallel=asked.parallel))
     given = {"repository": repository, "context": asked.context, "parallel": asked.parallel, "goal": asked.goal}
     config = call.services.router.resolved.path
@@ -183,6 +183,9 @@ async def pull(call: Call) -> Job:
     asked: PullBody = call.body
     # A name that is none starts no child and counts for nothing.
     where = on_hub(asked.repo)
+    for name, there in (("file", where.wanted), ("revision", where.revision)):
+        if there is not None and getattr(asked, name):
+            raise InvalidRequest(f"'repo' names a {name} already ({there}); leave '{name}' out.", param=name)
     meant = {"repo": where.repo, "file": asked.file or where.wanted, "revision": asked.revision or where.revision}
     if meant["file"] is not None:
         names.repository_file(meant["file"])

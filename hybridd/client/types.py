@@ -97,6 +97,8 @@ class Status(TypedDict):
     state: str
     socket: str
     database: str
+    config: str | None
+    storage: str | None
     providers: list[dict[str, Any]]
     plugins: list[dict[str, Any]]
     in_flight: int
@@ -151,7 +153,8 @@ class LocalModel(TypedDict):
 
 class Resident(TypedDict):
     """One loaded (or loading) model. ``memory`` in bytes by side and part, ``measured`` or as planned; ``leaves_in``:
-    seconds until it is unloaded, None: it stays, or is busy."""
+    seconds until it is unloaded, None: it stays, or is busy; ``tokens_per_second``: of all its calls together, None: it
+    answers nobody."""
 
     model: str
     state: str
@@ -167,6 +170,7 @@ class Resident(TypedDict):
     idle_seconds: float
     leaves_in: float | None
     fraction: float | None
+    tokens_per_second: float | None
 
 
 class LocalModelDetails(TypedDict):

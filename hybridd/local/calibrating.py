@@ -2,8 +2,8 @@
 
 One JSON object on standard input, ``{"model": id, "path": "…", "seconds": 120, "vram_limit": bytes | null}``; lines of
 JSON on standard output: ``{"state", "done", "total", …}`` while it measures, at the end ``{"result": {…}}`` (the
-calibration, stored by then) or ``{"error": {"code", "message"}}``. The measuring itself happens in a further process:
-llama.cpp may end the one that it lives in.
+calibration, stored by then) or ``{"error": …}`` (:mod:`hybridd.local.child`). The measuring itself happens in a further
+process: llama.cpp may end the one that it lives in.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hybridd import locations
 from hybridd.errors import HybriddError, InvalidRequest, ProviderError
 from hybridd.local import calibration
 from hybridd.local.calibration import Calibration, Measured
+from hybridd.local.child import error_line, read_request
 from hybridd.local.facts import ModelFacts
 from hybridd.local.inspect import inspect
 from hybridd.local.machine import MachineFacts, look
@@ -169,15 +170,10 @@ async def _collect(stream: asyncio.StreamReader, lines: deque[bytes]) -> None:
 
 async def _serve() -> int:
     try:
-        asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Asked)
-    except msgspec.MsgspecError as error:
-        _say({"error": {"code": "invalid_request", "message": f"not a calibration request: {error}"}})
-        return 1
-    try:
-        async for line in calibrate(asked):
+        async for line in calibrate(read_request(Asked)):
             _say(line)
     except HybriddError as error:
-        _say({"error": {"code": error.code, "message": str(error)}})
+        _say({"error": error_line(error)})
         return 1
     return 0
 

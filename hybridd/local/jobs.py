@@ -146,6 +146,7 @@ class Jobs:
         if self._closed or len(self._asked) >= MAX_ASKED:
             raise TooManyJobs(f"{len(self._asked)} such questions are open; at most {MAX_ASKED} may.", retry_after=5.0)
         self._count += 1
+        # It carries what the child says, and is told to nobody: which kind of job it would be does not matter.
         asked = Job(f"{kind}-{self._count}", "pull", request, "running", self._clock.wall_ns() / NS)
         task = asyncio.get_running_loop().create_task(self._follow(asked, MODULES[kind]), name=asked.id)
         self._asked.add(task)

@@ -1,8 +1,7 @@
 """``python -m hybridd.local.plan_child``: plans models that are not on this machine, as a child of the daemon.
 
 It reads one JSON request (:class:`Request`) from its standard input and writes one line: ``{"result":
-RepositoryPlan}`` or ``{"error": {"code", "message", "status", "retry_after"?, "details"?}}``. The exit status is 0
-after a result.
+RepositoryPlan}`` or ``{"error": …}`` (:func:`hybridd.local.child.error_line`). The exit status is 0 after a result.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from typing import Any
 import msgspec
 
 from hybridd.config import loader
-from hybridd.errors import HybriddError, InvalidRequest
+from hybridd.errors import HybriddError
+from hybridd.local.child import error_line, read_request
 from hybridd.local.named import elsewhere
 from hybridd.local.planning import request_of
 from hybridd.local.remote_plan import survey
@@ -40,16 +40,12 @@ def _say(**members: Any) -> None:
 def main() -> int:
     """One request from standard input to its answer."""
     try:
-        try:
-            asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"the request cannot be read: {error}") from error
+        asked = read_request(Request)
         settings = loader.read(loader.find(Path(asked.config) if asked.config else None))
         request = request_of(settings, goal=asked.goal, context=asked.context, parallel=asked.parallel)
         _say(result=survey(elsewhere(asked.repository), settings, request))
     except HybriddError as error:
-        body = dict(error.to_body()["error"])
-        _say(error={**body, "status": error.status, "retry_after": error.retry_after})
+        _say(error=error_line(error))
         return 1
     return 0
 

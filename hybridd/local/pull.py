@@ -3,7 +3,7 @@
 It reads one JSON request (:class:`Request`) from its standard input and writes JSON lines: progress as
 ``{"state", "file", "done", "total", "bytes_per_second"}`` (state ``looking``, ``choosing``, ``downloading``,
 ``verifying``; ``done`` and ``total`` in bytes over all files), and at the end ``{"result": …}`` or
-``{"error": {"code", "message", "retry_after"?, "details"?}, "downloaded"}``. The exit status is 0 after a result.
+``{"error": …, "downloaded"}`` (:func:`hybridd.local.child.error_line`). The exit status is 0 after a result.
 
 SIGTERM and SIGINT end it with the code ``cancelled``; like after every other ending but a wrong checksum, what has
 arrived stays and the next pull goes on from there. A token is read from where the configuration refers to, sent to the
@@ -31,6 +31,7 @@ from hybridd.config.gguf_files import model_name
 from hybridd.config.settings import Settings
 from hybridd.errors import HybriddError, InvalidRequest
 from hybridd.local import index, library, names
+from hybridd.local.child import error_line, read_request
 from hybridd.local.download import Fetched, fetch, patiently
 from hybridd.local.facts import facts_of
 from hybridd.local.gguf import open_model
@@ -249,10 +250,7 @@ def _cancel(_number: int, _frame: FrameType | None) -> None:
 
 
 def _failed(out: Output, error: HybriddError) -> int:
-    body = dict(error.to_body()["error"])
-    if error.retry_after is not None:
-        body["retry_after"] = error.retry_after
-    out.line(error=body, downloaded=out.downloaded)
+    out.line(error=error_line(error), downloaded=out.downloaded)
     return 1
 
 
@@ -262,10 +260,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, _cancel)
     out = Output()
     try:
-        try:
-            request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"the request cannot be read: {error}") from error
+        request = read_request(Request)
         settings = loader.read(loader.find(Path(request.config) if request.config else None))
         out.line(result=pull(request, settings, out))
     except Cancelled:

@@ -71,7 +71,7 @@ class Leaving:
 
     async def _goodbye(self, worker: Worker, everybody: list[Worker]) -> None:
         try:
-            before = await self._room.look(everybody) if memory_of(worker).device.total else None
+            before = await self._before(worker, everybody)
             await worker.stop()
             if before is not None:
                 held = held_on(before, [worker])
@@ -84,6 +84,17 @@ class Leaving:
             self._tasks.pop(worker, None)
             self._changed()
             tidy_later()
+
+    async def _before(self, worker: Worker, everybody: list[Worker]) -> MachineFacts | None:
+        """The machine with what it holds of the GPU; None: it holds nothing, or nobody can say. Then it leaves all the
+        same, and the next load looks for itself."""
+        if not memory_of(worker).device.total:
+            return None
+        try:
+            return await self._room.look(everybody)
+        except (OSError, RuntimeError) as error:
+            logger.warning("the machine could not be looked at before %s left: %s", worker.model, error)
+            return None
 
     async def _mourn(self, worker: Worker, before: MachineFacts, wanted: dict[int, int]) -> None:
         try:

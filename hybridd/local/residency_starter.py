@@ -27,7 +27,7 @@ class Starter:
     async def ahead(self, context: SpawnContext, process: ProcessPlan) -> None:
         """Starts one that waits; of our own programs only, for others may not know how to. What goes wrong here goes
         wrong again, and is told, where it is needed."""
-        if self.holding or process.command[1:2] != ("-m",):
+        if self.holding or not _is_ours(process):
             return
         token = secrets.token_urlsafe(32)
         try:
@@ -58,3 +58,7 @@ class Starter:
         if child is not None:
             child.exited.add_done_callback(lambda _: child.close())
             child.kill(signal.SIGKILL)
+
+
+def _is_ours(process: ProcessPlan) -> bool:
+    return process.command[1:] == ("-m", f"plugins.{process.plugin}")

@@ -75,8 +75,9 @@ class Ring:
             while len(self._records) > self.most_records or self.bytes > self.most_bytes:
                 self.bytes -= len(self._records.popleft().payload)
                 self.lost += 1
-        if self.on_kept is not None:
-            self.on_kept()
+        told = self.on_kept  # once: the loop may take it away between a look and a call
+        if told is not None:
+            told()
 
     def clear(self) -> None:
         with self._lock:

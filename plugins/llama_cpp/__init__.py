@@ -18,8 +18,9 @@
                    and ``measure`` the only ones that import llama_cpp or read its log
 
     asked.py       a request's parameters, checked        (with asked_messages, sampling_params, refuse; pure, as all
-    template.py    messages to a prompt, in a sandbox      that follow)
-    grammar.py     what the answer must look like: GBNF    (with gbnf, schema)
-    choice.py      tokens to content, thoughts, calls      (with pieces, splitter, tools, logprobs)
+    forms.py       how a model writes calls and thoughts   that follow)
+    template.py    messages to a prompt, in a sandbox      (with shaping)
+    grammar.py     what the answer must look like: GBNF    (with gbnf, gbnf_text, schema, tools)
+    choice.py      tokens to content, thoughts, calls      (with pieces, splitter, calls, values, logprobs)
     responses.py   OpenAI's answers and chunks
 """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from plugins.llama_cpp.template import Template
 
 # With numpy and Jinja behind them they take 40 ms, as long as llama.cpp needs to make a context: both at once.
-_LATER = ("plugins.llama_cpp.scheduler", "plugins.llama_cpp.template")
+_OF_TEXTS = ("plugins.llama_cpp.scheduler", "plugins.llama_cpp.template")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,7 +206,8 @@ def load(
     began = time.perf_counter()
     model = Model(path, gpu_layers=options.gpu_layers, gpu=options.gpu, progress=progress)
     try:
-        imports = threading.Thread(target=lambda: [importlib.import_module(name) for name in _LATER], name="imports")
+        wanted = () if model.pooled else _OF_TEXTS
+        imports = threading.Thread(target=lambda: [importlib.import_module(name) for name in wanted], name="imports")
         imports.start()
         context = _context(model, options, positions)
         imports.join()

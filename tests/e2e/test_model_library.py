@@ -177,10 +177,15 @@ def test_a_repository_is_planned_by_the_daemon(house: House, hub: FakeHub) -> No
 
 
 def test_a_name_that_is_none_starts_nothing(house: House, hub: FakeHub) -> None:
-    """A pull of a malformed name, file or revision is refused before anything is counted, written or started."""
+    """A pull of a malformed name, file or revision, or of two files at once, is refused before anything is counted,
+    written or started."""
     for wrong in ({"repo": "../../etc"}, {"repo": REPO, "file": "../x"}, {"repo": REPO, "revision": "../x"}):
         answer = house.http.post("/v1/local/pull", json=wrong)
         assert (answer.status_code, "looks like" in answer.json()["error"]["message"]) == (400, True), wrong
+    page = f"{hub.url}/{REPO}/tree/main"
+    for wrong in ({"repo": f"{REPO}:Q4_K_M", "file": "Q8_0"}, {"repo": page, "revision": "v1"}):
+        answer = house.http.post("/v1/local/pull", json=wrong)
+        assert (answer.status_code, "already" in answer.json()["error"]["message"]) == (400, True), wrong
     assert house.http.get("/v1/local/jobs").json() == {"jobs": []}
     assert downloads(house) == (0, 0)
     assert not (house.home / "cache").exists()

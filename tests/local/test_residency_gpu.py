@@ -237,3 +237,28 @@ async def test_of_two_cards_the_roomier_is_taken_and_given_back() -> None:
         assert (worker.plan.gpu, worker.plan.gpu_uuid, worker.plan.target) == ("large", "GPU-7", "gpu")
         assert "Of 2 GPUs it is loaded on large (number 1)" in " ".join(worker.plan.reasons)
         assert any("small" in one.reason for one in worker.plan.rejected)
+
+
+async def test_who_is_to_leave_leaves_though_nobody_can_look(caplog: pytest.LogCaptureFixture) -> None:
+    """The machine cannot be looked at while a worker is unloaded: it ends all the same, and that is said."""
+
+    class Blind(Card):
+        blind = False
+
+        def look(self, own: Collection[int]) -> MachineFacts:
+            if self.blind:
+                raise OSError("no such device")
+            return super().look(own)
+
+    card = Blind(2000 * MIB, 400 * MIB)
+    async with home(card.ports) as house:
+        card.house = house
+        house.model("a")
+        await house.apply(vram_limit_mb=2000)
+        pid = await house.load("a")
+        card.blind = True
+        assert await house.residency.unload("a")
+        assert not alive(pid)
+        assert house.residency.workers == []
+        card.blind = False
+    assert "could not be looked at before a left: no such device" in caplog.text

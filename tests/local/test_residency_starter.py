@@ -7,12 +7,16 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import uvloop
 
+from hybridd.local import residency_starter
 from hybridd.local.residency_starter import Starter
-from hybridd.providers.spawn import ProcessPlan, SpawnContext
+from hybridd.providers.spawn import Child, ProcessPlan, SpawnContext, spawn
+from tests.local.residency_support import home
 
 OWN = (sys.executable, "-m", "plugins.llama_cpp")
 
@@ -21,6 +25,11 @@ def process(command: tuple[str, ...] = OWN) -> ProcessPlan:
     return ProcessPlan(
         key="local:m", plugin="llama_cpp", command=command, environment=(), config={}, on_demand=False, idle_stop=None
     )
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> uvloop.EventLoopPolicy:
+    return uvloop.EventLoopPolicy()
 
 
 @pytest.fixture
@@ -79,3 +88,24 @@ async def test_the_one_that_is_not_needed_ends(context: SpawnContext) -> None:
     starter.drop()
     async with asyncio.timeout(20):
         assert await held.exited < 0
+
+
+async def test_a_load_that_makes_room_has_its_process_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first model's process is started in its turn, that of the one which replaces it ahead, and no other."""
+    held: list[bool] = []
+
+    async def counted(*given: Any, **how: Any) -> Child:
+        held.append(how.get("held", False))
+        return await spawn(*given, **how)
+
+    monkeypatch.setattr(residency_starter, "spawn", counted)
+    monkeypatch.setattr(residency_starter, "_is_ours", lambda process: True)  # the tests' worker knows how to wait, too
+    async with home() as house:
+        house.model("a")
+        house.model("b", seed=1)
+        own = msgspec.structs.replace(house.spec(max_loaded=1), command=(sys.executable, "-m", "worker"))
+        await house.hub.apply({"local": own})
+        first = await house.ask("a")
+        second = await house.ask("b")
+        assert second["pid"] != first["pid"]
+    assert held == [False, True]

@@ -150,12 +150,15 @@ async def test_ended_alerts_are_asked_for_and_shown_last(seeded: Daemon) -> None
 
 
 async def test_read_only_takes_the_decisions_away(alarmed: Daemon) -> None:
-    """Neither the keys nor their help are there."""
+    """Neither the dialogues nor their help are there; each key is refused with a word."""
     async with dashboard(alarmed.socket, read_only=True) as driver:
         await driver.press("5")
         await driver.until(lambda: "has no requests/day left" in driver.text)
         assert "ack" not in driver.lines[-1]
-        await driver.press("s")
+        for key in ("a", "s", "u"):
+            driver.app.clear_notifications()
+            await driver.press(key)
+            assert said(driver) == "Nothing can be changed here: read-only."
         assert "how long" not in driver.text
 
 

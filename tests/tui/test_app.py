@@ -226,6 +226,18 @@ async def test_a_recording_plays_again(house: Daemon, tmp_path: Path) -> None:
         Recorder(tape)
 
 
+async def test_a_recording_is_shown_at_its_own_time(house: Daemon, tmp_path: Path) -> None:
+    """A week later it is still the day it was: clock, ages and the rates' minutes are those of its events."""
+    tape = tmp_path / "day.ndjson"
+    async with dashboard(house.socket, record=tape) as driver:
+        await driver.until(lambda: driver.app.house.machine)
+    last = max(event.at for event in read(tape))
+    app = Dashboard(Options(replay=tape, speed=0.0), wall=lambda: last + 7 * 86400)
+    async with driven(app) as driver:
+        await driver.until(lambda: app.house.connection.state == "ended")
+        assert app.house.now == last
+
+
 async def test_a_replay_keeps_its_pace_and_a_bound(tmp_path: Path) -> None:
     """Batches come at the moments they were recorded at, sped up; a night's silence does not last a night."""
     tape = tmp_path / "t.ndjson"

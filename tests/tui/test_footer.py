@@ -26,12 +26,12 @@ def test_help_is_always_there_and_nothing_overlaps(width: int) -> None:
 
 
 def test_titles_give_way_before_keys_do() -> None:
-    """With room for all everything is whole; with less the other titles are shortened; then keys go, the last first."""
+    """With room for all everything is whole; with less the other screens are numbers; then keys go, the last first."""
     assert "3 Requests" in plain(footer_line(TITLES, KEYS, "models", 160, RICH))
-    narrow = plain(footer_line(TITLES, KEYS, "models", 110, RICH))
-    assert "Requests" not in narrow
+    narrow = plain(footer_line(TITLES, KEYS, "models", 80, RICH))
+    assert " 1 2 3 4 Models 5 7 8 " in narrow
     assert all(f"{key} {title}" in narrow for key, title, _action in KEYS)
-    least = plain(footer_line(TITLES, KEYS, "models", 80, RICH))
+    least = plain(footer_line(TITLES, KEYS, "models", 50, RICH))
     assert "l load" in least
     assert "/ filter" not in least
 
@@ -47,7 +47,7 @@ def test_each_word_knows_its_action() -> None:
 async def test_a_click_shows_another_screen(house: Daemon) -> None:
     """On the key and on the title alike."""
     async with dashboard(house.socket) as driver:
-        for word in ("5", "Over"):
+        for word in ("5", "1"):
             at = driver.lines[-1].index(word)
             await driver.pilot.click(driver.app.screen.query_one(Footer), offset=(at, 0))
             title = "Alerts" if word == "5" else "Overview"

@@ -55,11 +55,11 @@ async def test_a_filter_finds_the_word_that_is_read(house: House, portuguese: Pa
 
 
 async def test_all_of_it_fits_where_english_fits(house: House, portuguese: Path) -> None:
-    """At 80×24 every screen's name (shortened where it must be, as in English) and the help's key are in the footer."""
+    """At 80×24 every screen's name and the help's key are in the footer, as in English."""
     async with dashboard(house.socket, (80, 24), config=portuguese) as driver:
         await driver.until(lambda: "pronto" in driver.text)
         footer = driver.lines[-1]
-        for word in ("Resumo", "2 Lim", "3 Ped", "4 Mod", "5 Ale", "7 Con", "8 Logs", "? ajuda"):
+        for word in ("Resumo", "2 Limites", "3 Pedidos", "4 Modelos", "5 Alertas", "7 Conversa", "8 Logs", "? ajuda"):
             assert word in footer, footer
         assert len(driver.lines) == 24
         assert all(len(line) <= 80 for line in driver.lines)

@@ -11,7 +11,9 @@ from rich.cells import cell_len
 
 from hybridd import i18n
 from hybridd.contracts.views import Forecast, LimitView
+from tests.fakes.upstream import FakeUpstream
 from tests.house import House as Daemon
+from tests.house import lab
 from tests.tui.support import dashboard
 from tui.house import House
 from tui.screens.limit_detail import LimitDetail
@@ -215,6 +217,23 @@ async def test_every_quota_is_listed_and_opens(seeded: Daemon) -> None:
         assert any(line.startswith("ci ") for line in driver.lines)
         await driver.press("escape")
         await driver.until(lambda: not isinstance(driver.screen, LimitDetail))
+
+
+async def test_what_the_daemon_could_not_be_asked_is_asked_when_it_is_back(upstream: FakeUpstream) -> None:
+    """Opened without the daemon it does not say that nobody used the quota, and says who once there is one."""
+    quotas = [{"unit": "requests", "window": "day", "limit": 100}]
+    with Daemon({"providers": {"lab": lab(upstream.base_url, quotas=quotas)}}) as house:
+        house.chat("lab:m1", max_tokens=3, headers={"x-hybridd-client": "notebook"})
+        async with dashboard(house.socket) as driver:
+            await driver.press("2")
+            await driver.until(lambda: "req/day" in driver.text and driver.screen.rows.select(DAY))
+            house.stop()
+            await driver.until(lambda: driver.app.house.connection.state == "lost")
+            await driver.press("enter", "b")
+            await driver.until(lambda: "Who used it is not known here." in driver.text)
+            house.start()
+            driver.app.action_reconnect()
+            await driver.until(lambda: any(line.startswith("notebook") for line in driver.lines))
 
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (160, 50), (300, 80)])

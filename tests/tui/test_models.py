@@ -11,7 +11,7 @@ from tests.e2e.support import until
 from tests.fakes.hub import FakeHub
 from tests.fakes.tiny_gguf import make_tiny_gguf
 from tests.house import House as Daemon
-from tests.tui.support import Driver, dashboard, driven
+from tests.tui.support import Driver, dashboard, driven, said
 from tui.app import Dashboard
 from tui.confirm import Confirm
 from tui.screens.model_pull import PullScreen
@@ -303,8 +303,12 @@ async def test_read_only_plans_but_changes_nothing(local: Daemon) -> None:
     async with dashboard(local.socket, (100, 30), read_only=True) as driver:
         screen = await models(driver)
         await on(driver, screen, "long")
-        await driver.press("l", "u", "b", "x", "D")
+        for key in ("l", "u", "b", "x", "D", "delete"):
+            driver.app.clear_notifications()
+            await driver.press(key)
+            assert said(driver) == "Nothing can be changed here: read-only.", key
         assert not isinstance(driver.app.screen, Confirm)
+        driver.app.clear_notifications()
         await driver.press("p")
         await typed(driver, REPO)
         await driver.until(lambda: "in memory" in driver.text)

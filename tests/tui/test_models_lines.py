@@ -266,6 +266,14 @@ def test_an_ended_job_says_what_came_of_it() -> None:
     """Success in figures, a failure in the daemon's sentence."""
     done = job(state="done", ended=NOW, result={"model": "tiny"}, downloaded=5 << 20)
     assert outcome(done) == ("tiny is here, 5 MiB", "good")
+    broken = {"model": "tiny", "problem": "tiny.gguf: it is cut short.", "hidden_by": None}
+    assert outcome(job(state="done", ended=NOW, result=broken, downloaded=5 << 20)) == (
+        "! tiny is here and cannot be loaded: tiny.gguf: it is cut short.", "warn",
+    )  # fmt: skip
+    hidden = {"model": "tiny", "problem": None, "hidden_by": "/models/tiny.gguf"}
+    assert outcome(job(state="done", ended=NOW, result=hidden)) == (
+        "! tiny is here, but local:tiny is another file: /models/tiny.gguf", "warn",
+    )  # fmt: skip
     failed = job(state="failed", ended=NOW, error={"message": "no such repository"})
     assert outcome(failed) == ("! no such repository", "warn")
     assert "what has arrived is kept" in outcome(job(state="cancelled", ended=NOW))[0]

@@ -221,6 +221,20 @@ async def test_code_keeps_its_lines(labs: House) -> None:
         assert driver.lines[at + 1].index("return") == driver.lines[at].index("def") + 4
 
 
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (160, 50)])
+async def test_help_is_at_hand_while_writing(labs: House, size: tuple[int, int]) -> None:
+    """? is a letter of the question; the bottom line names the key that is none, and it shows the help."""
+    async with dashboard(labs.socket, size) as driver:
+        screen = await opened(driver)
+        await driver.press("question_mark")
+        assert screen.prompt.text == "?"
+        assert driver.lines[-1].endswith("F1 help")
+        await driver.press("f1")
+        await driver.until(lambda: "On this screen" in driver.text)
+        await driver.press("f1")
+        await driver.until(lambda: driver.app.screen is screen)
+
+
 async def test_read_only_asks_nothing(labs: House) -> None:
     """In read-only mode nothing is sent, and what was typed is still there."""
     async with dashboard(labs.socket, read_only=True) as driver:

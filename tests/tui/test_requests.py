@@ -277,6 +277,22 @@ async def test_a_request_that_is_unknown_is_said(house: House) -> None:
         await driver.until(lambda: "There is no request" in driver.text)
 
 
+async def test_a_request_opened_without_the_daemon_is_asked_for_when_it_is_back(upstream: FakeUpstream) -> None:
+    """What the table knew of it is shown meanwhile; its candidates come with the daemon."""
+    with House({"providers": {"lab": lab(upstream.base_url)}}) as house:
+        house.chat("lab:m1", max_tokens=3)
+        async with dashboard(house.socket) as driver:
+            await shown(driver)
+            house.stop()
+            await driver.until(lambda: driver.app.house.connection.state == "lost")
+            await driver.press("enter")
+            await driver.until(lambda: "No daemon answers" in driver.lines[-2] or "not known here" in driver.text)
+            await driver.until(lambda: driver.screen.error)
+            house.start()
+            driver.app.action_reconnect()
+            await driver.until(lambda: driver.screen.whole and not driver.screen.error)
+
+
 async def test_a_failed_request_says_why() -> None:
     """Nobody answered: the table has the status, the detail the reason of each candidate."""
     with FakeUpstream() as fake, House({"providers": {"lab": lab(fake.base_url)}}) as house:

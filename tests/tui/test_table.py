@@ -16,7 +16,7 @@ from textual.geometry import Region
 
 from tui.export import as_csv, as_json, write
 from tui.text import RICH, plain
-from tui.widgets.columns import Column, Rest, layout, matches, row_line
+from tui.widgets.columns import Column, Rest, head_line, layout, matches, row_line
 from tui.widgets.table import Rows
 
 
@@ -188,3 +188,23 @@ def test_files_are_never_overwritten(tmp_path) -> None:
     assert as_json([1]) == "[\n  1\n]"
     with pytest.raises(OSError, match="none"):
         write(tmp_path / "none", "x", "csv", "a", 0.0)
+
+
+async def test_what_to_do_next_is_read_to_its_end() -> None:
+    """An empty table's sentence goes on below where it is wider than the table."""
+    app = Holder()
+    async with app.run_test(size=(24, 10)) as pilot:
+        app.rows.empty = "Nothing was asked yet. Try: hybridd call, or 7 for the playground."
+        app.rows.fill([])
+        await pilot.pause()
+        shown = [plain(app.rows.text_line(y)).rstrip() for y in range(app.rows.text_lines())]
+        assert " ".join(shown[1:]) == app.rows.empty
+        assert max(map(len, shown)) <= 24
+
+
+@pytest.mark.parametrize("width", [4, 5, 9])
+def test_the_sorted_column_is_marked_even_under_a_title_that_fills_it(width: int) -> None:
+    """The arrow is never what is cut off."""
+    columns: list[Column[Thing]] = [Column("size", "SIZE", lambda one, w, s: "", width, align="right")]
+    for backwards, mark in ((False, RICH.up), (True, RICH.down)):
+        assert plain(head_line(layout(columns, width), RICH, "size", backwards=backwards)).rstrip().endswith(mark)

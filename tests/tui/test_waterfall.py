@@ -77,6 +77,15 @@ def test_nothing_called_is_said() -> None:
     """An answer from the cache has no bar but a sentence."""
     lines = "\n".join(plain(line) for line in waterfall_lines(view(cache="hit", calls=[]), 80, RICH))
     assert "answered from the cache" in lines
+    rejected = "\n".join(plain(line) for line in waterfall_lines(view(attempts=0, calls=[]), 80, RICH))
+    assert "no call was made" in rejected
+
+
+def test_calls_that_are_not_known_are_not_denied() -> None:
+    """A row of the table or of a recording has no calls to draw; that one was made is not disputed."""
+    lines = "\n".join(plain(line) for line in waterfall_lines(view(calls=None, attempts=1), 80, RICH))
+    assert "no call was made" not in lines
+    assert "not known here" in lines
 
 
 def test_every_candidate_is_listed_with_its_reason() -> None:

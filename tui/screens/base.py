@@ -146,6 +146,16 @@ class HouseScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return not (action in self.WRITES and self.dashboard.locked)
 
+    def on_key(self, event: events.Key) -> None:
+        """A key that would change something is answered with a word where nothing can be changed."""
+        keys = {event.key, *event.aliases}
+        if not self.dashboard.locked or keys & set(self.active_bindings):
+            return
+        bound = [one for key in keys for one in self._bindings.key_to_bindings.get(key, ())]
+        if any(one.action.partition("(")[0] in self.WRITES for one in bound):
+            event.stop()
+            self.dashboard.say_locked()
+
     def action_back(self) -> None:
         """From a filter to the table, from a drill-down to where it came from; what was said goes away."""
         self.app.clear_notifications()

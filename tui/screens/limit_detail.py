@@ -48,6 +48,7 @@ SIDE_BY_SIDE = 130
 STEPS = 480
 """Points of the history that are asked for."""
 NOBODY = N_("Nobody used it in this time.")
+UNKNOWN = N_("Who used it is not known here.")
 NO_CLIENTS = N_("Bytes and downloads are counted by call: which client asked is not recorded.")
 NO_ONE = {"task": N_("no task"), "client": N_("no client"), "model": N_("no model")}
 TALL = 24
@@ -70,7 +71,7 @@ class Loaded(Message):
 class LimitDetail(HouseScreen):
     NAME = "limits"
     TITLE: ClassVar[str | None] = N_("Limit")
-    TOPICS = frozenset({topics.LIMITS, topics.REQUESTS, topics.CLOCK})
+    TOPICS = frozenset({topics.LIMITS, topics.REQUESTS, topics.CLOCK, topics.CONNECTION})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "by", "by task/client/model", id="limit.by"),
         Binding("plus", "span(-1)", "A shorter time", id="limit.shorter", show=False),
@@ -88,7 +89,8 @@ class LimitDetail(HouseScreen):
         self.by = BY[0]
         self.span: int | None = None
         self.points: list[Point] = []
-        self.found: list[dict[str, Any]] = []
+        self.found: list[dict[str, Any]] | None = None
+        self._unanswered = False
         self._asked: tuple[int, float | None] | None = None
         self._waiting = False
         self._last = 0.0
@@ -124,6 +126,8 @@ class LimitDetail(HouseScreen):
             return
         if self.span is None:
             self.span = first_span(view)
+        if self._unanswered and house.connection.state == "live" and topics.CONNECTION in changed:
+            self._unanswered, self._asked = False, None  # the daemon was away when it was asked
         if (self.span, house.as_of) != self._asked:
             self._ask(self.span, house.as_of)
         elif house.as_of is None:
@@ -153,8 +157,9 @@ class LimitDetail(HouseScreen):
         self.who_rule.show([rule(title, width, signs, "" if wide else _("b by another"))])
         for name, table in self.tables.items():
             table.display = wide or name == self.by
-            table.empty = _(NOBODY) if name in groups_of(view) else _(NO_CLIENTS)
-            table.fill(shares(self.found, view, name))
+            nobody = _(UNKNOWN) if self.found is None else _(NOBODY)
+            table.empty = nobody if name in groups_of(view) else _(NO_CLIENTS)
+            table.fill(shares(self.found or [], view, name))
 
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
@@ -218,6 +223,7 @@ class LimitDetail(HouseScreen):
         try:
             return await self.dashboard.query_daemon(call)
         except HybriddError as error:
+            self._unanswered = True
             self.app.post_message(Failed(error.message))
             return None
 

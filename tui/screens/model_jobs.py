@@ -49,8 +49,7 @@ def outcome(job: Job) -> tuple[str, str]:
     if job.state == "done":
         result = _result(job)
         if job.kind == "pull":
-            form = _("{model} is here, {size}") if job.downloaded else _("{model} was here already")
-            return (form.format(model=result.get("model", "-"), size=size_of(job.downloaded)), "good")
+            return _pulled(job, result)
         form = _("fastest: {setting}, micro-batch {micro}, {count} at once")
         setting = _("flash attention on") if result.get("flash_attention") else _("flash attention off")
         told = form.format(setting=setting, micro=result.get("micro_batch"), count=result.get("sequences"))
@@ -63,6 +62,19 @@ def outcome(job: Job) -> tuple[str, str]:
         )
         return (form.format(span=took), "dim")
     return (f"! {clean(str((job.error or {}).get('message') or _('failed')))}", "warn")
+
+
+def _pulled(job: Job, result: dict[str, Any]) -> tuple[str, str]:
+    """What has arrived is no success while it cannot be loaded, or while its name means another file."""
+    model, problem, other = clean(str(result.get("model", "-"))), result.get("problem"), result.get("hidden_by")
+    if problem:
+        form = _("! {model} is here and cannot be loaded: {reason}")
+        return form.format(model=model, reason=clean(str(problem))), "warn"
+    if other:
+        form = _("! {model} is here, but local:{model} is another file: {path}")
+        return form.format(model=model, path=clean(str(other))), "warn"
+    form = _("{model} is here, {size}") if job.downloaded else _("{model} was here already")
+    return form.format(model=model, size=size_of(job.downloaded)), "good"
 
 
 def progress(job: Job) -> tuple[float, float]:

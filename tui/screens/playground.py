@@ -150,7 +150,8 @@ class Playground(HouseScreen):
     def _ask(self, asked: list[tuple[Pane, Turn]]) -> bool:
         app = self.dashboard
         if app.locked:
-            self.notify(_("Nothing can be asked here: read-only."), severity="warning")
+            said = _("Nothing can be asked here: {why}.").format(why=app.locked_by)
+            self.notify(said, severity="warning", timeout=4)
             return False
         if any(pane.busy for pane, _turn in asked):
             self.notify(_("An answer is still coming; Esc stops it."), severity="warning", timeout=4)

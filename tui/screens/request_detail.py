@@ -90,6 +90,8 @@ class RequestDetail(HouseScreen):
     # ---- drawing -------------------------------------------------------------------------------------------------
 
     def refresh_from(self, house: House, changed: frozenset[str]) -> None:
+        if self.error and not self.whole and house.connection.state == "live":
+            self._load()  # the daemon was away when it was asked
         self.draw()
 
     def draw(self) -> None:

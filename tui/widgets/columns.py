@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from rich.cells import cell_len
+
 from hybridd.i18n import _
-from tui.text import Align, Glyphs, Line, Piece, fit_line, plain
+from tui.text import Align, Glyphs, Line, Piece, fit, fit_line, plain
 
 T = TypeVar("T")
 Cell = str | Piece | Line
@@ -91,7 +93,7 @@ def head_line(shown: Sequence[tuple[Column[T], int]], signs: Glyphs, sort: str, 
         longest = [title for title in titles if len(title) <= width]
         title = signs.of(longest[0] if longest else titles[-1])
         if column.key == sort:
-            title += signs.down if backwards else signs.up
+            title = fit(title, min(cell_len(title), width - 1), ellipsis="") + (signs.down if backwards else signs.up)
         made += fit_line([(title, "head")], width, column.align, signs.ellipsis)
         if number + 1 < len(shown):
             made.append((" ", ""))

@@ -16,41 +16,38 @@ Key = tuple[str, str, str]
 Word = tuple[Piece, str]
 """A piece of the line and what a click on it runs; "": nothing."""
 
-LEAST_LETTERS = 4
 GAP = 2
 
 
 def footer_words(screens: Sequence[Key], keys: Sequence[Key], current: str, width: int) -> list[Word]:
-    """The screens left, the keys right. Titles of other screens lose letters before a key is left out; the last key
-    (help) is the last to go."""
-    longest = max((len(title) for _key, title, _name in screens), default=0)
-    wanted = sum(map(_size, keys))
-    letters = max(longest, LEAST_LETTERS)
-    left = _screens(screens, current, letters)
-    while letters > LEAST_LETTERS and _width(left) + wanted - 1 > width:
-        letters -= 1
-        left = _screens(screens, current, letters)
-    while keys and letters > 1 and _width(left) + _size(keys[-1]) - GAP > width:
-        letters -= 1
-        left = _screens(screens, current, letters)
-    # The titles end with half a gap, which must do where room is short.
-    room = width - _width(left) + (1 if letters > LEAST_LETTERS else GAP)
-    chosen: list[Key] = [*keys[-1:]] if keys and _size(keys[-1]) <= room else []
-    for key in keys[:-1]:
-        if sum(map(_size, chosen)) + _size(key) <= room:
-            chosen.insert(max(0, len(chosen) - 1), key)
+    """The screens left, the keys right. Where more than one key would be left out, the other screens are numbers alone;
+    the last key (help) is the last to go."""
+    left = _screens(screens, current, titles=True)
+    chosen = _fitting(keys, width - _width(left))
+    if len(chosen) < len(keys) - 1 or (keys and not chosen):
+        left = _screens(screens, current, titles=False)
+        chosen = _fitting(keys, width - _width(left))
     right = [word for number, key in enumerate(chosen) for word in _words(key, gap=number > 0)]
     space = width - _width(left) - _width(right)
     return [*left, ((" " * max(0, space), ""), ""), *right]
 
 
-def _screens(screens: Sequence[Key], current: str, letters: int) -> list[Word]:
+def _fitting(keys: Sequence[Key], room: int) -> list[Key]:
+    room += 1  # the titles end with half a gap, which must do where room is short
+    chosen: list[Key] = [*keys[-1:]] if keys and _size(keys[-1]) <= room else []
+    for key in keys[:-1]:
+        if sum(map(_size, chosen)) + _size(key) <= room:
+            chosen.insert(max(0, len(chosen) - 1), key)
+    return chosen
+
+
+def _screens(screens: Sequence[Key], current: str, *, titles: bool) -> list[Word]:
     made: list[Word] = [((" ", ""), "")]
     for key, title, name in screens:
         here = name == current
         action = f"app.screen('{name}')"
-        shown = title if here else title[:letters]
-        made += [((key, "accent"), action), ((f" {shown} ", "bold" if here else "dim"), action)]
+        shown = f" {title} " if titles or here else " "
+        made += [((key, "accent"), action), ((shown, "bold" if here else "dim"), action)]
     return made
 
 

@@ -15,7 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from hybridd.i18n import N_, _, language
-from tui.text import Line
+from tui.text import Line, wrap
 from tui.widgets.columns import Column, T, head_line, layout, matches, row_line, value_of
 from tui.widgets.lines import Painter
 
@@ -146,7 +146,7 @@ class RowsView(Painter, ScrollView, Generic[T], can_focus=True):
         if not self.shown:
             none = _("Nothing matches '{filter}'; Esc clears the filter.").format(filter=self.filter_text)
             said = none if self.filter_text else self.empty
-            return [*lines, [(self.signs.of(said), "dim")]]
+            return [*lines, *([(self.signs.of(line), "dim")] for line in wrap(said, width))]
         first = self.scroll_offset.y
         here = self.cursor
         for row in range(first, min(len(self.shown), first + height - self.head)):

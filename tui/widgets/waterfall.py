@@ -50,7 +50,9 @@ def waterfall_lines(view: RequestView, width: int, signs: Glyphs) -> list[Line]:
     )
     own = where.format(time=milliseconds(view.overhead_ms)) if view.overhead_ms is not None else ""
     if not calls:
-        why = _("answered from the cache") if view.cache == "hit" else _("no call was made")
+        unknown = view.calls is None and view.attempts
+        none = _("when its calls were made is not known here") if unknown else _("no call was made")
+        why = _("answered from the cache") if view.cache == "hit" else none
         own = f"{why}; {_('{time} in hybridd').format(time=milliseconds(view.overhead_ms))}" if own else why
     if own:
         lines.append([(" " * (names + 1), ""), (own, "dim")])

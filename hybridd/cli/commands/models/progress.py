@@ -47,7 +47,7 @@ class Progress:
 
 
 def line(label: str, done: float, total: float, rate: float | None, columns: int, *, rich: bool) -> str:
-    """``label  ▓▓▓───  42%  1.05 GB of 2.50 GB  12 MB/s  2 min``, cut to ``columns``; figures go before the label."""
+    """``label  ▓▓▓───  42%  980 MiB of 2,333 MiB  9 MiB/s  2 min``, cut to ``columns``; figures go before the label."""
     share = min(1.0, done / total) if total else 0.0
     parts = [text.bar(share, 0.0, 0.0, 1.0, _CELLS, rich=rich), f"{share:4.0%}"]
     parts.append(f"{size(done)} of {size(total)}" if total else size(done))
