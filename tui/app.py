@@ -91,6 +91,7 @@ class Dashboard(Asking):
         else:
             self.feed = Feed(self.options.socket, self._deliver, record=self._recorder, wall=wall)
         self._ticker: Timer | None = None
+        self._offered = False
         for known in theme.THEMES:
             self.register_theme(known)
         self.theme = self.options.theme if self.options.theme in self.available_themes else theme.DEFAULT
@@ -157,9 +158,9 @@ class Dashboard(Asking):
     def _connection_changed(self) -> None:
         state = self.house.connection
         offered = isinstance(self.screen, StartScreen)
-        if state.state == "lost" and not state.ever and not offered and not self.read_only:
-            if state.attempt == 1:
-                self.push_screen(StartScreen(self.options.socket))
+        if state.state == "lost" and not state.ever and not self._offered and not self.read_only:
+            self._offered = True  # once; the first attempt that is told of need not be number 1
+            self.push_screen(StartScreen(self.options.socket))
         elif state.state == "live" and offered:
             self.screen.dismiss()
 

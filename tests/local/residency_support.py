@@ -181,7 +181,9 @@ def alive(pid: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def home(ports: Ports | None = None, timing: WorkerTiming = QUICK, **changes: Any) -> AsyncIterator[Home]:
+async def home(
+    ports: Ports | None = None, timing: WorkerTiming = QUICK, *, vram: float = 1.0, **changes: Any
+) -> AsyncIterator[Home]:
     directory = Path(tempfile.mkdtemp(prefix="hy"))  # short: a socket's path holds 107 bytes
     (directory / "models").mkdir()
     bound = bind(directory / "run" / "s", environ={})
@@ -191,7 +193,7 @@ async def home(ports: Ports | None = None, timing: WorkerTiming = QUICK, **chang
     context = SpawnContext(socket=bound.path, environ=environ, timing=link, cwd=directory)
     bus = EventBus(clock)
     hub = Hub(clock=clock, bus=bus, spawn=context, rng=random.Random(7))
-    residency = Residency(hub, bus, clock, ports or real_ports(), ResidencyTiming(scan=60, vram=1.0), timing)
+    residency = Residency(hub, bus, clock, ports or real_ports(), ResidencyTiming(scan=60, vram=vram), timing)
     server = build_server(plugin_endpoint, hub=hub, graceful_seconds=1)
     serving = asyncio.create_task(server.serve([bound.socket]))
     await server.listening.wait()

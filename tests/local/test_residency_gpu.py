@@ -152,7 +152,7 @@ async def test_a_dead_workers_video_memory_is_waited_for(end: str) -> None:
     """Whatever a worker died of: the next load starts when its memory is free again, and is offloaded whole, although
     its process was gone long before."""
     card = Card(500 * MIB, 450 * MIB, late=6)
-    async with home(card.ports) as house:
+    async with home(card.ports, vram=30.0) as house:  # it comes back after so many looks, however long they take
         card.house = house
         house.model("a")
         house.model("b", seed=1)

@@ -265,6 +265,7 @@ async def test_a_model_is_removed_after_a_question(local: Daemon) -> None:
     """The question names what the disk gets back; a no keeps the file, a yes takes it away, a loaded one is refused."""
     path = local.home / "models" / "doomed.gguf"
     path.write_bytes((local.home / "models" / "alone.gguf").read_bytes() + bytes(64))
+    assert local.http.get("/v1/local/models/doomed").status_code == 200  # whoever asks by name has it looked for
     async with dashboard(local.socket, (100, 30)) as driver:
         screen = await models(driver)
         await driver.until(lambda: any(row.id == "doomed" for row in screen.rows.items))
